@@ -1,0 +1,50 @@
+/* context.h: the engine instance, its errors, and the internal side of core/base. */
+#ifndef RESIN_BASE_CONTEXT_H
+#define RESIN_BASE_CONTEXT_H
+
+#include "core/resin.h"
+
+#include <stdatomic.h>
+#include <stdarg.h>
+
+struct resin_arena;
+struct graph_node;
+
+struct resin_context {
+    atomic_int references;
+    atomic_bool cancelled;
+    int threads;
+    int process; /* the process that made it: after fork the child runs with one thread */
+    bool recording;
+    bool conv_direct; /* resin_set_conv_method("direct") */
+    resin_random_state random;
+    struct resin_arena *arena;
+    struct graph_node *dead_nodes; /* graph nodes waiting to be freed, see autograd.c */
+    bool freeing_nodes;
+    uint64_t node_sequence;
+    char message[1024];
+};
+
+resin_context *resin_context_retain(resin_context *context);
+
+/* Stores a printf-style message and returns `status`, so that callers write
+ * `return resin_fail(context, RESIN_ERROR_SHAPE, "add: ...")`. */
+resin_status resin_fail(resin_context *context, resin_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Returns early with the status of a call that failed. */
+#define RESIN_TRY(call)                              \
+    do {                                             \
+        resin_status try_status_ = (call);           \
+        if (try_status_ != RESIN_OK) return try_status_; \
+    } while (0)
+
+/* a * b and a + b of sizes, false when they overflow. */
+static inline bool resin_size_multiply(size_t a, size_t b, size_t *product) {
+    return !__builtin_mul_overflow(a, b, product);
+}
+static inline bool resin_size_add(size_t a, size_t b, size_t *sum) {
+    return !__builtin_add_overflow(a, b, sum);
+}
+
+#endif

@@ -1,0 +1,36 @@
+/* kernel.h: included by every kernel file. A kernel file is compiled once per instruction set with
+ * -DKERNEL_ISA=v4 (v3, v2, generic); KERNEL(name) gives its functions a name of that set, and the
+ * table of kernels (kernels.h) is filled with them. Kernels are inner loops on raw pointers: no
+ * tensors, no allocation, no failure, no threads.
+ *
+ * `vfloat` is a vector of VECTOR_FLOATS floats in the compiler's vector extension: 16 for v4, 8 for
+ * v3, 4 otherwise (SSE and NEON). */
+#ifndef RESIN_KERNELS_KERNEL_H
+#define RESIN_KERNELS_KERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define KERNEL_PASTE_(a, b) a##_##b
+#define KERNEL_PASTE(a, b) KERNEL_PASTE_(a, b)
+#define KERNEL(name) KERNEL_PASTE(KERNEL_PASTE(resin_kernel, name), KERNEL_ISA)
+
+#if defined(__AVX512F__)
+#define VECTOR_FLOATS 16
+#elif defined(__AVX2__)
+#define VECTOR_FLOATS 8
+#else
+#define VECTOR_FLOATS 4
+#endif
+
+typedef float vfloat __attribute__((vector_size(VECTOR_FLOATS * 4)));
+/* The same at any address a float may have. */
+typedef float vfloat_unaligned __attribute__((vector_size(VECTOR_FLOATS * 4), aligned(4), may_alias));
+
+static inline vfloat vload(const float *p) { return *(const vfloat_unaligned *)p; }
+static inline void vstore(float *p, vfloat v) { *(vfloat_unaligned *)p = v; }
+static inline vfloat vset(float x) { return x - (vfloat){0}; }
+
+#endif

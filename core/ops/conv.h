@@ -1,0 +1,61 @@
+/* conv.h: convolution on raw float32 arrays, NHWC images and HWIO weights: the methods behind the
+ * conv2d op, and the choice between them (conv_method.c).
+ *
+ * With groups g, weights have shape (kernel_h, kernel_w, in_c / g, out_c), and output channel k
+ * belongs to group k / (out_c / g). Padding may differ on each side. */
+#ifndef RESIN_OPS_CONV_H
+#define RESIN_OPS_CONV_H
+
+#include "core/base/context.h"
+
+typedef struct conv_shape {
+    int64_t batch, in_h, in_w, in_c;
+    int64_t out_h, out_w, out_c;
+    int64_t kernel_h, kernel_w;
+    int64_t stride_h, stride_w;
+    int64_t pad_top, pad_left, pad_bottom, pad_right;
+    int64_t dilation_h, dilation_w;
+    int64_t groups;
+} conv_shape;
+
+typedef enum conv_pass { CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHTS } conv_pass;
+
+typedef enum conv_method {
+    CONV_REFERENCE, /* naive loops: the oracle, and float64 */
+    CONV_WINOGRAD,  /* F(4x4, 3x3) */
+    CONV_DIRECT,    /* register-blocked, reads the image where it lies */
+    CONV_PRODUCT,   /* patches packed for a matrix product; 1x1 without a copy */
+    CONV_GROUPED,
+    CONV_METHOD_COUNT
+} conv_method;
+
+const char *conv_method_name(conv_method method);
+
+/* The choice: counts flops and bytes of each method that can do the shape. `exact` excludes
+ * Winograd. */
+conv_method conv_choose(const conv_shape *shape, conv_pass pass, bool exact);
+
+/* The three passes, with the method chosen (or given, for tests). They take scratch from the
+ * arena before any parallel region. Every output element is written (nothing is added to).
+ *   forward:          y[n,h,w,k] = bias[k] + sum over kernel and channels of x * weights; bias may
+ *                     be NULL
+ *   backward_data:    dx from dy and weights
+ *   backward_weights: dweights from x and dy; dbias (NULL: not wanted) = sum of dy */
+resin_status conv_forward(resin_context *context, const conv_shape *shape, conv_method method,
+                          const float *x, const float *weights, const float *bias, float *y);
+resin_status conv_backward_data(resin_context *context, const conv_shape *shape, conv_method method,
+                                const float *dy, const float *weights, float *dx);
+resin_status conv_backward_weights(resin_context *context, const conv_shape *shape,
+                                   conv_method method, const float *x, const float *dy,
+                                   float *dweights, float *dbias);
+
+/* The same by naive loops in float64 (conv_reference.c has both types). */
+resin_status conv_forward_f64(resin_context *context, const conv_shape *shape, const double *x,
+                              const double *weights, const double *bias, double *y);
+resin_status conv_backward_data_f64(resin_context *context, const conv_shape *shape,
+                                    const double *dy, const double *weights, double *dx);
+resin_status conv_backward_weights_f64(resin_context *context, const conv_shape *shape,
+                                       const double *x, const double *dy, double *dweights,
+                                       double *dbias);
+
+#endif
