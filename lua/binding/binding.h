@@ -1,0 +1,43 @@
+/* binding.h: shared by the files of the binding. They check arguments and call resin.h, nothing more.
+ *
+ * No C resource is held across a Lua call that may raise: a userdata is created empty, given its
+ * metatable, and only then acquires what it owns. */
+#ifndef RESIN_BINDING_H
+#define RESIN_BINDING_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "core/resin.h"
+
+#define TENSOR_TYPE "resin.tensor"
+
+/* The state's context, from the first upvalue of every function of the module (see register). */
+resin_context *binding_context(lua_State *L);
+
+/* Raises the Lua error of a status that is not RESIN_OK, with the context's message. */
+void binding_check(lua_State *L, resin_status status);
+
+/* A new, empty tensor userdata on the stack; the caller stores one reference in *slot. Runs Lua's
+ * collector first when the engine holds much more than after the last collection. */
+resin_tensor **binding_new_tensor(lua_State *L);
+
+/* The tensor at `index` or an error; NULL for none. */
+resin_tensor *binding_tensor(lua_State *L, int index);
+resin_tensor *binding_test_tensor(lua_State *L, int index); /* NULL if it is none, no error */
+
+/* Integers from a list {2, 3} at `index` into at most RESIN_MAX_RANK entries; returns the count. */
+int binding_ints(lua_State *L, int index, int64_t *ints, const char *what);
+/* A dtype name at `index`, or `fallback` when there is none. */
+resin_dtype binding_dtype(lua_State *L, int index, resin_dtype fallback);
+
+/* Each file registers its functions in the module table on top of the stack. Functions get the
+ * context as upvalue 1: luaL_setfuncs(L, functions, 1) with the context's userdata pushed. */
+void binding_register(lua_State *L, const luaL_Reg *functions);
+void binding_open_tensor(lua_State *L);  /* tensor.c */
+void binding_open_ops(lua_State *L);     /* ops.c */
+void binding_open_engine(lua_State *L);  /* engine.c */
+void binding_open_data(lua_State *L);    /* data_binding.c */
+void binding_open_optim(lua_State *L);   /* optim_binding.c */
+
+#endif
