@@ -220,6 +220,12 @@ RESIN_API bool resin_recording(const resin_context *context);
 RESIN_API resin_status resin_set_conv_method(resin_context *context, const char *method);
 RESIN_API const char *resin_conv_method(const resin_context *context);
 
+/* ---- Measuring ------------------------------------------------------------------------------ */
+
+/* The multiply-adds that the context's threads do at most right now, in GFLOP/s (two operations
+ * each): what a measured speed is to be compared with. Takes about half a second. */
+RESIN_API double resin_measure_peak(resin_context *context);
+
 #ifdef __cplusplus
 }
 #endif

@@ -7,6 +7,7 @@
 #include "core/kernels/pointwise.h"
 #include "core/kernels/norm_kernels.h"
 #include "core/kernels/optimizer_kernels.h"
+#include "core/kernels/peak.h"
 
 typedef struct resin_kernel_table {
     const char *isa;
@@ -14,6 +15,7 @@ typedef struct resin_kernel_table {
     pointwise_kernels pointwise;
     norm_kernels norm;
     optimizer_kernels optimizer;
+    peak_kernels peak;
 } resin_kernel_table;
 
 /* The kernels of this processor, or of the lower set that RESIN_ISA names. */

@@ -9,6 +9,7 @@ extern const conv_kernels KERNEL(conv);
 extern const pointwise_kernels KERNEL(pointwise);
 extern const norm_kernels KERNEL(norm);
 extern const optimizer_kernels KERNEL(optimizer);
+extern const peak_kernels KERNEL(peak);
 
 void KERNEL(fill)(resin_kernel_table *table);
 void KERNEL(fill)(resin_kernel_table *table) {
@@ -17,4 +18,5 @@ void KERNEL(fill)(resin_kernel_table *table) {
     table->pointwise = KERNEL(pointwise);
     table->norm = KERNEL(norm);
     table->optimizer = KERNEL(optimizer);
+    table->peak = KERNEL(peak);
 }
