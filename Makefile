@@ -1,0 +1,214 @@
+# resin: builds, tests and installs. GNU make 3.81 or newer.
+#
+#   make                 the libraries and the Lua module, in build/; installs nothing
+#   make resnet          installs what is missing, builds, trains a ResNet on embedded images
+#   make test            installs what is missing, builds, runs every test
+#   make install         to PREFIX (/usr/local), below DESTDIR if given; make uninstall
+#   make sanitize        the tests with AddressSanitizer and UBSan
+#   make clean
+#
+# CC, CFLAGS, CPPFLAGS and LDFLAGS add to the flags that the engine needs. WERROR=1 makes warnings
+# errors, OPTIMIZE=-O0 serves debuggers, V=1 shows the commands, BUILD=DIR builds elsewhere.
+
+PREFIX ?= /usr/local
+BUILD ?= build
+OPTIMIZE ?= -O2
+SANITIZE ?=
+WERROR ?=
+V ?=
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: all resnet test check sanitize install install-lua uninstall clean FORCE
+
+# As many jobs as processors, unless make is given a -j or was called by another make.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(or $(shell nproc 2>/dev/null),$(shell getconf _NPROCESSORS_ONLN),1)
+endif
+ifneq ($(filter clean,$(MAKECMDGOALS)),)
+.NOTPARALLEL:
+endif
+
+# ---- What was found on this machine -------------------------------------------------------------
+
+ifeq ($(origin CC),default)
+CC := $(firstword $(foreach c,cc gcc clang,$(if $(shell command -v $(c)),$(c))) cc)
+endif
+
+# Taken before config.mk answers.
+FOR_SETUP := CC='$(CC)' CFLAGS='$(CFLAGS)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' \
+    LUA='$(LUA)' LUA_INCDIR='$(LUA_INCDIR)' OPENBLAS_LIBDIR='$(OPENBLAS_LIBDIR)'
+
+# Goals that look at nothing, or that first install what is missing and call make again.
+ifneq ($(filter-out resnet test sanitize uninstall clean,$(or $(MAKECMDGOALS),all)),)
+include $(BUILD)/config.mk
+endif
+
+# $(call remember,TEXT): a recipe for a file that changes only when TEXT does, so that what depends
+# on the file is built again when flags or sources come and go.
+remember = @mkdir -p $(@D); printf '%s\n' '$(subst ','\'',$(1))' | cmp -s - $@ || \
+    printf '%s\n' '$(subst ','\'',$(1))' > $@
+
+$(BUILD)/setup: FORCE
+	$(call remember,$(FOR_SETUP))
+$(BUILD)/config.mk: scripts/setup.sh $(BUILD)/setup
+	@$(FOR_SETUP) scripts/setup.sh configure $@
+
+# ---- Flags --------------------------------------------------------------------------------------
+
+# What the user gives stands first: LuaRocks always passes -O2, which must not slow down the
+# kernels, and nothing given may relax the rounding that the tests rely on.
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes $(if $(WERROR),-Werror)
+SANITIZE_FLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined \
+    -fno-omit-frame-pointer -g)
+COMMON_FLAGS = $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(SANITIZE_FLAGS) -fno-fast-math -fPIC -I. \
+    -MMD -MP -DRESIN_BUILD -fvisibility=hidden
+ENGINE_FLAGS = $(COMMON_FLAGS) -std=c11 -D_GNU_SOURCE $(OPTIMIZE) -ffp-contract=off \
+    $(OPENMP_FLAGS) $(FEATURES)
+# One source for all instruction sets (core/kernels/kernel.h). gnu11 and -ffp-contract=fast: fused
+# multiply-add where the set has it.
+KERNEL_FLAGS = $(COMMON_FLAGS) -std=gnu11 -O3 -ffp-contract=fast -fopenmp-simd
+KERNEL_FLAGS_v4 := -march=x86-64-v4 -mprefer-vector-width=512
+KERNEL_FLAGS_v3 := -march=x86-64-v3
+KERNEL_FLAGS_v2 := -march=x86-64-v2
+KERNEL_FLAGS_generic :=
+TEST_FLAGS = $(ENGINE_FLAGS) -DRESIN_TEST
+
+LIBRARIES = $(OPENMP_LIBS) $(FEATURE_LIBS) -lm -ldl -lpthread
+
+# ---- Sources ------------------------------------------------------------------------------------
+
+ENGINE_SOURCES := $(sort $(filter-out core/kernels/%,$(wildcard core/*/*.c))) \
+    core/kernels/dispatch.c core/kernels/measure.c
+KERNEL_SOURCES := $(sort $(filter-out %/dispatch.c %/measure.c,$(wildcard core/kernels/*.c)))
+BINDING_SOURCES := $(sort $(wildcard lua/binding/*.c))
+LUA_FILES := $(sort $(wildcard lua/resin/*.lua lua/resin/*/*.lua))
+C_TESTS := $(sort $(wildcard tests/c/test_*.c))
+C_TEST_SHARED := $(filter-out $(C_TESTS),$(sort $(wildcard tests/c/*.c)))
+LUA_TESTS := $(sort $(wildcard tests/lua/*_spec.lua))
+
+OBJECTS := $(BUILD)/obj
+ENGINE_OBJECTS = $(ENGINE_SOURCES:%.c=$(OBJECTS)/%.o) $(foreach set,$(KERNEL_SETS),\
+    $(KERNEL_SOURCES:core/kernels/%.c=$(OBJECTS)/$(set)/%.o))
+BINDING_OBJECTS := $(BINDING_SOURCES:%.c=$(OBJECTS)/%.o)
+C_TEST_SHARED_OBJECTS := $(C_TEST_SHARED:%.c=$(OBJECTS)/%.o)
+C_TEST_PROGRAMS := $(C_TESTS:tests/c/%.c=$(BUILD)/tests/%)
+
+# ---- Libraries: how this system makes them ------------------------------------------------------
+
+VERSION := $(shell sed -n 's/^.define RESIN_VERSION "\(.*\)"/\1/p' core/resin.h)
+ABI := $(shell sed -n 's/^.define RESIN_ABI_VERSION //p' core/resin.h)
+LUA_ABI := $(shell sed -n 's/^.define RESIN_LUA_ABI_VERSION //p' lua/binding/resin_lua.h 2>&1)
+
+ifeq ($(shell uname -s),Darwin)
+SHARED = -dynamiclib -install_name $(PREFIX)/lib/$(notdir $@)
+HOST_GIVES_LUA := -undefined dynamic_lookup
+MODULE := -bundle -undefined dynamic_lookup -Wl,-exported_symbol,_luaopen_resin_core
+LIBRESIN := libresin.$(ABI).dylib
+LIBRESIN_LUA := libresin_lua.$(LUA_ABI).dylib
+link_name = $(basename $(basename $(1))).dylib
+else
+SHARED = -shared -Wl,-soname,$(notdir $@)
+HOST_GIVES_LUA :=
+# The module stays in memory after lua_close, because threads of the OpenMP pool live on in it.
+MODULE := -shared -Wl,-z,nodelete -Wl,--version-script=$(BUILD)/module.map
+LIBRESIN := libresin.so.$(ABI)
+LIBRESIN_LUA := libresin_lua.so.$(LUA_ABI)
+link_name = $(basename $(1))
+# In an archive hidden symbols can still be linked against and clash: one object that has only the
+# public ones, where the tool for it exists.
+OBJCOPY := $(shell command -v objcopy)
+endif
+
+# ---- Building -----------------------------------------------------------------------------------
+
+ifeq ($(V),)
+.SILENT:
+endif
+
+all: $(BUILD)/$(LIBRESIN) $(BUILD)/libresin.a $(BUILD)/lua/resin/core.so \
+    $(BUILD)/$(LIBRESIN_LUA) $(BUILD)/libresin_lua.a
+
+$(BUILD)/flags: FORCE
+	$(call remember,$(CC) $(TEST_FLAGS) / $(KERNEL_FLAGS) / $(LUA_FLAGS) / $(LIBRARIES) $(LDFLAGS))
+$(BUILD)/sources: FORCE
+	$(call remember,$(ENGINE_OBJECTS) $(BINDING_OBJECTS))
+
+# $(call compile,FLAGS)
+compile = mkdir -p $(@D); echo "$(CC) $<"; $(CC) $(1) -c $< -o $@
+
+$(OBJECTS)/core/%.o: core/%.c $(BUILD)/flags
+	$(call compile,$(ENGINE_FLAGS) $(FILE_FLAGS))
+$(OBJECTS)/lua/%.o: lua/%.c $(BUILD)/flags
+	$(call compile,$(ENGINE_FLAGS) $(LUA_FLAGS))
+$(OBJECTS)/tests/%.o: tests/%.c $(BUILD)/flags
+	$(call compile,$(TEST_FLAGS))
+
+define kernel_rule
+$$(OBJECTS)/$(1)/%.o: core/kernels/%.c $$(BUILD)/flags
+	$$(call compile,$$(KERNEL_FLAGS) $$(KERNEL_FLAGS_$(1)) -DKERNEL_ISA=$(1))
+endef
+$(foreach set,$(KERNEL_SETS),$(eval $(call kernel_rule,$(set))))
+
+# Which sets exist, for the choice at run time; and where OpenBLAS may be.
+$(OBJECTS)/core/kernels/dispatch.o: FILE_FLAGS = $(patsubst v%,-DRESIN_HAVE_V%,$(filter v%,$(KERNEL_SETS)))
+$(OBJECTS)/core/base/blas.o: FILE_FLAGS = -DRESIN_OPENBLAS_PATHS='"$(OPENBLAS_PATHS)"'
+$(OBJECTS)/core/kernels/dispatch.o $(OBJECTS)/core/base/blas.o: $(BUILD)/config.mk
+
+# $(call link,FLAGS,OBJECTS)
+link = mkdir -p $(@D); echo "link $@"; \
+    $(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(1) -o $@ $(2) $(LDFLAGS) $(LIBRARIES)
+shared_library = $(call link,$(SHARED) $(2),$(1)); ln -sf $(@F) $(call link_name,$@)
+static_library = echo "archive $@"; rm -f $@; $(if $(OBJCOPY),\
+    $(CC) -r -nostdlib -o $@.o $(1) && $(OBJCOPY) --localize-hidden $@.o && \
+    $(AR) rcs $@ $@.o && rm $@.o,$(AR) rcs $@ $(1))
+
+$(BUILD)/$(LIBRESIN): $(ENGINE_OBJECTS) $(BUILD)/sources
+	$(call shared_library,$(ENGINE_OBJECTS))
+$(BUILD)/libresin.a: $(ENGINE_OBJECTS) $(BUILD)/sources
+	$(call static_library,$(ENGINE_OBJECTS))
+$(BUILD)/$(LIBRESIN_LUA): $(ENGINE_OBJECTS) $(BINDING_OBJECTS) $(BUILD)/sources
+	$(call shared_library,$(ENGINE_OBJECTS) $(BINDING_OBJECTS),$(HOST_GIVES_LUA))
+$(BUILD)/libresin_lua.a: $(ENGINE_OBJECTS) $(BINDING_OBJECTS) $(BUILD)/sources
+	$(call static_library,$(ENGINE_OBJECTS) $(BINDING_OBJECTS))
+$(BUILD)/lua/resin/core.so: $(ENGINE_OBJECTS) $(BINDING_OBJECTS) $(BUILD)/sources $(BUILD)/module.map
+	$(call link,$(MODULE) $(LIBFLAG),$(ENGINE_OBJECTS) $(BINDING_OBJECTS))
+$(BUILD)/module.map: $(BUILD)/config.mk
+	echo '{ global: luaopen_resin_core; local: *; };' > $@
+
+-include $(wildcard $(OBJECTS)/*/*.d $(OBJECTS)/*/*/*.d $(OBJECTS)/*/*/*/*.d)
+
+# ---- Running ------------------------------------------------------------------------------------
+
+resnet:
+	$(FOR_SETUP) scripts/setup.sh install build
+	+$(MAKE) all
+	+$(MAKE) --no-print-directory run-resnet
+
+run-resnet: all
+	$(LUA) scripts/train_resnet.lua
+.PHONY: run-resnet
+
+# The tests run from the project's root on what stands in the tree.
+test:
+	$(FOR_SETUP) scripts/setup.sh install test
+	+$(MAKE) tests
+	+$(MAKE) --no-print-directory check
+
+.PHONY: tests
+tests: all $(C_TEST_PROGRAMS)
+
+$(BUILD)/tests/%: $(OBJECTS)/tests/c/%.o $(C_TEST_SHARED_OBJECTS) $(ENGINE_OBJECTS) $(BUILD)/sources
+	$(call link,,$< $(C_TEST_SHARED_OBJECTS) $(ENGINE_OBJECTS) -lcmocka)
+
+TREE := RESIN_BUILD='$(abspath $(BUILD))' \
+    LUA_PATH_5_4='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;' \
+    LUA_CPATH_5_4='$(abspath $(BUILD))/lua/?.so;;'
+
+check: tests embed-host
+	$(TREE) $(PRELOAD) $(LUA) tests/run.lua $(C_TEST_PROGRAMS:%='cmocka %') \
+	    $(LUA_TESTS:%='busted $(BUSTED) -o plainTerminal %')
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,322 @@
+#!/bin/sh
+# setup.sh: finds what resin is built from, and on Debian and Ubuntu installs what is missing.
+#
+#   scripts/setup.sh configure FILE        writes what it finds as make variables, or says in plain
+#                                          words what is missing and the line that installs it
+#   scripts/setup.sh install build|test|ci installs what is missing; where it may not, it prints
+#                                          the one line to run and stops
+#
+# It reads CC, CFLAGS, CPPFLAGS, LDFLAGS, LUA, LUA_INCDIR and OPENBLAS_LIBDIR from the environment.
+set -u
+
+CC=${CC:-cc}
+CFLAGS=${CFLAGS:-}
+CPPFLAGS=${CPPFLAGS:-}
+LDFLAGS=${LDFLAGS:-}
+LUA_INCDIR=${LUA_INCDIR:-}
+OPENBLAS_LIBDIR=${OPENBLAS_LIBDIR:-}
+
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/resin-setup.XXXXXX") || exit 1
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' HUP INT TERM
+
+# ---- Looking ------------------------------------------------------------------------------------
+
+# Compiles and links the program on standard input with the given extra arguments. Tests do not run
+# what they build, so that cross-compiling works.
+links() {
+    cat > "$scratch/try.c"
+    # The variables hold lists of flags: they are meant to be split.
+    # shellcheck disable=SC2086
+    $CC $CPPFLAGS $CFLAGS "$scratch/try.c" -o "$scratch/try" $LDFLAGS "$@" > "$scratch/log" 2>&1
+}
+
+has_compiler() {
+    links << 'END'
+#include <stdio.h>
+int main(void) { return puts("") < 0; }
+END
+}
+
+# OPENMP_FLAGS and OPENMP_LIBS: gcc and clang take -fopenmp; Apple's clang needs Homebrew's libomp.
+find_openmp() {
+    cat > "$scratch/openmp.c" << 'END'
+#include <omp.h>
+int main(void) {
+    int sum = 0;
+#pragma omp parallel reduction(+ : sum)
+    sum += omp_get_num_threads();
+    return sum == 0;
+}
+END
+    OPENMP_FLAGS=-fopenmp OPENMP_LIBS=-fopenmp
+    links $OPENMP_FLAGS < "$scratch/openmp.c" && return 0
+    prefix=$(brew --prefix libomp 2> /dev/null) || prefix=/usr/local
+    OPENMP_FLAGS="-Xpreprocessor -fopenmp -I$prefix/include" OPENMP_LIBS="-L$prefix/lib -lomp"
+    # shellcheck disable=SC2086
+    links $OPENMP_FLAGS $OPENMP_LIBS < "$scratch/openmp.c"
+}
+
+# LUA: an interpreter that is Lua 5.4.
+find_lua() {
+    for candidate in ${LUA:-} lua5.4 lua-5.4 lua54 lua; do
+        version=$($candidate -e 'io.write(_VERSION)' 2> /dev/null) || continue
+        if [ "$version" = "Lua 5.4" ]; then
+            LUA=$candidate
+            return 0
+        fi
+    done
+    return 1
+}
+
+lua_headers_at() {
+    links "$@" << 'END'
+#include <lua.h>
+#include <lauxlib.h>
+#if LUA_VERSION_NUM != 504
+#error "not Lua 5.4"
+#endif
+int main(void) { return 0; }
+END
+}
+
+# LUA_FLAGS: where the headers of Lua 5.4 are; LUA_LIBS: its library, which only a host needs (the
+# embedding test).
+find_lua_headers() {
+    LUA_FLAGS='' LUA_LIBS=''
+    for name in lua5.4 lua-5.4 lua54 lua; do
+        LUA_LIBS=$(pkg-config --libs "$name" 2> /dev/null) || continue
+        LUA_FLAGS=$(pkg-config --cflags "$name")
+        # shellcheck disable=SC2086
+        [ -z "$LUA_INCDIR" ] && lua_headers_at $LUA_FLAGS && return 0
+        [ -n "$LUA_INCDIR" ] && break
+    done
+    [ -n "$LUA_LIBS" ] || LUA_LIBS=-llua5.4
+    prefix=$(brew --prefix lua@5.4 2> /dev/null || brew --prefix lua 2> /dev/null) || prefix=/usr
+    for folder in "$LUA_INCDIR" /usr/include/lua5.4 /usr/local/include/lua5.4 \
+        "$prefix/include/lua5.4" "$prefix/include/lua" /usr/local/include; do
+        LUA_FLAGS=-I$folder
+        [ -n "$folder" ] && lua_headers_at "$LUA_FLAGS" && return 0
+        [ -n "$LUA_INCDIR" ] && return 1
+    done
+    LUA_FLAGS=''
+    lua_headers_at
+}
+
+# OPENBLAS_PATHS: where OpenBLAS may be at run time, best first, separated by ':'. It is loaded when
+# first needed and never linked. The OpenMP build shares the engine's threads, so it comes before
+# the others, whichever build the system's own links prefer; bare names are left to the loader.
+find_openblas() {
+    found=''
+    triplet=$($CC -print-multiarch 2> /dev/null)
+    [ -n "$triplet" ] || triplet=$($CC -dumpmachine 2> /dev/null | sed 's/-[a-z]*-linux/-linux/')
+    prefix=$(brew --prefix openblas 2> /dev/null) || prefix=/usr
+    for folder in "$OPENBLAS_LIBDIR" "/usr/lib/$triplet/openblas-openmp" /usr/lib64 \
+        "/usr/lib/$triplet" "$prefix/lib" /usr/lib /usr/local/lib; do
+        [ -n "$folder" ] || continue
+        for name in libopenblaso.so.0 libopenblas.so.0 libopenblas.so.3 libopenblas.0.dylib \
+            libopenblas.so libopenblas.dylib; do
+            [ -e "$folder/$name" ] && found="$found$folder/$name:"
+        done
+    done
+    listed=$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null |
+        sed -n 's/.*=> \(.*libopenblaso\{0,1\}\.so\.[0-9]*\)$/\1/p' | tr '\n' ':')
+    found=$found$listed
+    OPENBLAS_PATHS=$(printf '%s' "$found" | tr ':' '\n' | awk '!seen[$0]++' | tr '\n' ':')
+    OPENBLAS_PATHS=${OPENBLAS_PATHS}libopenblaso.so.0:libopenblas.so.0:libopenblas.so
+    [ -n "$found" ]
+}
+
+# FEATURES and FEATURE_LIBS: zlib, for gzipped data. The engine does without.
+find_zlib() {
+    ZLIB_FLAGS=$(pkg-config --cflags zlib 2> /dev/null)
+    ZLIB_LIBS=$(pkg-config --libs zlib 2> /dev/null) || ZLIB_LIBS=-lz
+    # shellcheck disable=SC2086
+    links $ZLIB_FLAGS $ZLIB_LIBS << 'END'
+#include <zlib.h>
+int main(void) { return zlibVersion() == 0; }
+END
+}
+
+# KERNEL_SETS: the instruction sets that the compiler can build kernels for, best first.
+find_kernel_sets() {
+    KERNEL_SETS=''
+    echo 'int main(void) { return 0; }' > "$scratch/sets.c"
+    for level in v4 v3 v2; do
+        wide=''
+        [ $level = v4 ] && wide=-mprefer-vector-width=512
+        # shellcheck disable=SC2086
+        links -march=x86-64-$level $wide < "$scratch/sets.c" && KERNEL_SETS="$KERNEL_SETS$level "
+    done
+    KERNEL_SETS="${KERNEL_SETS}generic"
+}
+
+has_cmocka() {
+    links -lcmocka << 'END'
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+int main(void) { return cmocka_run_group_tests_name("", (struct CMUnitTest *)0, 0, 0); }
+END
+}
+
+# BUSTED: the command that runs busted in Lua 5.4. Debian's program is a Lua script that its first
+# line would start in whatever `lua` is; LuaRocks' is a shell script that knows its Lua.
+find_busted() {
+    program=$(command -v busted) || return 1
+    case $(head -n 1 "$program") in
+        *lua*) BUSTED="$LUA $program" ;;
+        *) BUSTED=$program ;;
+    esac
+    $BUSTED --version > "$scratch/log" 2>&1
+}
+
+has_clang() {
+    (CC=clang && has_compiler && find_openmp)
+}
+
+# Prints the names of what the level (build, test, ci) needs and this machine lacks.
+missing() {
+    if has_compiler; then
+        find_openmp || echo "OpenMP for $CC"
+        find_lua_headers || echo "the headers of Lua 5.4"
+    else
+        printf 'a C compiler that works (%s)\n' "$CC"
+        echo "the headers of Lua 5.4"
+    fi
+    find_lua || echo "Lua 5.4"
+    find_openblas || echo "OpenBLAS"
+    [ "$1" = build ] && return
+    has_cmocka || echo "cmocka"
+    { find_lua && find_busted; } || echo "busted for Lua 5.4"
+    pkg-config --version > /dev/null 2>&1 || echo "pkg-config"
+    [ "$1" = test ] && return
+    has_clang || echo "clang with OpenMP"
+}
+
+# ---- Installing ---------------------------------------------------------------------------------
+
+debian_packages() {
+    printf 'gcc libc6-dev lua5.4 liblua5.4-dev libopenblas0-openmp zlib1g-dev'
+    [ "$1" = build ] || printf ' libcmocka-dev lua-busted pkg-config'
+    [ "$1" = ci ] && printf ' clang libomp-dev'
+    return 0
+}
+
+debian_line() {
+    printf 'apt-get update && apt-get install -y --no-install-recommends %s' "$(debian_packages "$1")"
+}
+
+# The one line that installs everything of the level on this system, as its administrator.
+install_line() {
+    test_tools=''
+    if command -v apt-get > /dev/null; then
+        [ "$(id -u)" = 0 ] && debian_line "$1" && return
+        printf "su -c '%s'" "$(debian_line "$1")"
+    elif command -v dnf > /dev/null; then
+        [ "$1" = build ] || test_tools=' libcmocka-devel luarocks pkgconf && luarocks install busted'
+        printf 'dnf install gcc make lua lua-devel openblas-openmp zlib-devel%s' "$test_tools"
+    elif command -v apk > /dev/null; then
+        [ "$1" = build ] || test_tools=' cmocka-dev lua5.4-busted pkgconf'
+        printf 'apk add gcc make musl-dev lua5.4 lua5.4-dev openblas zlib-dev%s' "$test_tools"
+    elif [ "$(uname -s)" = Darwin ]; then
+        [ "$1" = build ] || test_tools=' cmocka luarocks pkgconf && luarocks install busted'
+        printf 'xcode-select --install; brew install lua libomp openblas%s' "$test_tools"
+    else
+        printf '(with the package manager of your system) gcc make lua-5.4 openblas zlib'
+        [ "$1" = build ] || printf ' cmocka busted pkg-config'
+    fi
+}
+
+say_missing() {
+    echo "resin: this machine lacks what is needed to $2:" >&2
+    printf '%s\n' "$lacking" | sed 's/^/resin:   - /' >&2
+    echo "resin: one line installs it, as the administrator; then try again:" >&2
+    printf '\n    %s\n\n' "$(install_line "$1")" >&2
+}
+
+install() {
+    purpose='build'
+    [ "$1" = build ] || purpose='build and test'
+    lacking=$(missing "$1")
+    [ -n "$lacking" ] || return 0
+    as_root=''
+    if [ "$(id -u)" != 0 ]; then
+        # Without a terminal nobody could answer sudo's question.
+        if command -v sudo > /dev/null && { [ -t 0 ] || sudo -n true 2> /dev/null; }; then
+            as_root=sudo
+        else
+            say_missing "$1" "$purpose"
+            return 1
+        fi
+    fi
+    if ! command -v apt-get > /dev/null; then
+        say_missing "$1" "$purpose"
+        return 1
+    fi
+    echo "resin: missing: $(printf '%s' "$lacking" | tr '\n' ',' | sed 's/,/, /g')"
+    echo "resin: installing with: $as_root $(debian_line "$1")"
+    # shellcheck disable=SC2046
+    if $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q &&
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y \
+            --no-install-recommends $(debian_packages "$1"); then
+        lacking=$(missing "$1")
+        [ -n "$lacking" ] || return 0
+    fi
+    echo "resin: the packages could not be installed, or were not enough" >&2
+    say_missing "$1" "$purpose"
+    return 1
+}
+
+# ---- Configuring --------------------------------------------------------------------------------
+
+configure() {
+    lacking=$(missing build)
+    if [ -n "$lacking" ]; then
+        say_missing build build
+        if ! has_compiler && [ -s "$scratch/log" ]; then
+            echo "resin: $CC said:" >&2
+            head -n 5 "$scratch/log" | sed 's/^/resin:   /' >&2
+        fi
+        return 1
+    fi
+    find_openmp
+    find_lua
+    find_lua_headers
+    find_openblas
+    find_kernel_sets
+    features='' libraries='' requires='' zlib=no
+    if find_zlib; then
+        features="-DRESIN_HAVE_ZLIB $ZLIB_FLAGS" libraries=$ZLIB_LIBS requires=zlib zlib=yes
+    fi
+    BUSTED=''
+    find_busted || BUSTED=''
+    mkdir -p "$(dirname "$1")"
+    cat > "$1" << END
+# Written by scripts/setup.sh: what was found on this machine.
+LUA := $LUA
+LUA_FLAGS := $LUA_FLAGS
+LUA_LIBS := $LUA_LIBS
+OPENMP_FLAGS := $OPENMP_FLAGS
+OPENMP_LIBS := $OPENMP_LIBS
+OPENBLAS_PATHS := $OPENBLAS_PATHS
+KERNEL_SETS := $KERNEL_SETS
+FEATURES := $features
+FEATURE_LIBS := $libraries
+FEATURE_REQUIRES := $requires
+BUSTED := $BUSTED
+END
+    echo "resin: found $($LUA -v | cut -d' ' -f1,2), OpenMP, OpenBLAS (${OPENBLAS_PATHS%%:*})," \
+        "kernels for $KERNEL_SETS; zlib (gzipped data): $zlib"
+}
+
+case ${1:-}:${2:-} in
+    configure:?*) configure "$2" ;;
+    install:build | install:test | install:ci) install "$2" ;;
+    *)
+        echo "usage: setup.sh configure FILE | setup.sh install build|test|ci" >&2
+        exit 2
+        ;;
+esac
