@@ -38,7 +38,8 @@ endif
 
 # Taken before config.mk answers.
 FOR_SETUP := CC='$(CC)' CFLAGS='$(CFLAGS)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' \
-    LUA='$(LUA)' LUA_INCDIR='$(LUA_INCDIR)' OPENBLAS_LIBDIR='$(OPENBLAS_LIBDIR)'
+    LUA='$(LUA)' LUA_INCDIR='$(LUA_INCDIR)' OPENBLAS_LIBDIR='$(OPENBLAS_LIBDIR)' \
+    BUSTED='$(or $(BUSTED),$(shell command -v busted))'
 
 # Goals that look at nothing, or that first install what is missing and call make again.
 ifneq ($(filter-out resnet test sanitize uninstall clean,$(or $(MAKECMDGOALS),all)),)
@@ -72,20 +73,23 @@ KERNEL_FLAGS = $(COMMON_FLAGS) -std=gnu11 -O3 -ffp-contract=fast -fopenmp-simd
 KERNEL_FLAGS_v4 := -march=x86-64-v4 -mprefer-vector-width=512
 KERNEL_FLAGS_v3 := -march=x86-64-v3
 KERNEL_FLAGS_v2 := -march=x86-64-v2
-KERNEL_FLAGS_generic :=
+# CFLAGS may name a processor; the generic kernels must still run on any.
+KERNEL_FLAGS_generic = $(if $(filter v2,$(KERNEL_SETS)),-march=x86-64 -mtune=generic)
 TEST_FLAGS = $(ENGINE_FLAGS) -DRESIN_TEST
 
 LIBRARIES = $(OPENMP_LIBS) $(FEATURE_LIBS) -lm -ldl -lpthread
 
 # ---- Sources ------------------------------------------------------------------------------------
 
-ENGINE_SOURCES := $(sort $(filter-out core/kernels/%,$(wildcard core/*/*.c))) \
-    core/kernels/dispatch.c core/kernels/measure.c
-KERNEL_SOURCES := $(sort $(filter-out %/dispatch.c %/measure.c,$(wildcard core/kernels/*.c)))
+# Beside the kernels stand two files that are compiled once, as ordinary code.
+AROUND_KERNELS := core/kernels/dispatch.c core/kernels/measure.c
+KERNEL_SOURCES := $(sort $(filter-out $(AROUND_KERNELS),$(wildcard core/kernels/*.c)))
+ENGINE_SOURCES := $(sort $(filter-out $(KERNEL_SOURCES),$(wildcard core/*/*.c)))
 BINDING_SOURCES := $(sort $(wildcard lua/binding/*.c))
 LUA_FILES := $(sort $(wildcard lua/resin/*.lua lua/resin/*/*.lua))
 C_TESTS := $(sort $(wildcard tests/c/test_*.c))
 C_TEST_SHARED := $(filter-out $(C_TESTS),$(sort $(wildcard tests/c/*.c)))
+EMBED_TESTS := $(wildcard tests/embed/host.c)
 LUA_TESTS := $(sort $(wildcard tests/lua/*_spec.lua))
 
 OBJECTS := $(BUILD)/obj
@@ -99,7 +103,7 @@ C_TEST_PROGRAMS := $(C_TESTS:tests/c/%.c=$(BUILD)/tests/%)
 
 VERSION := $(shell sed -n 's/^.define RESIN_VERSION "\(.*\)"/\1/p' core/resin.h)
 ABI := $(shell sed -n 's/^.define RESIN_ABI_VERSION //p' core/resin.h)
-LUA_ABI := $(shell sed -n 's/^.define RESIN_LUA_ABI_VERSION //p' lua/binding/resin_lua.h 2>&1)
+LUA_ABI := $(shell sed -n 's/^.define RESIN_LUA_ABI_VERSION //p' lua/binding/resin_lua.h)
 
 ifeq ($(shell uname -s),Darwin)
 SHARED = -dynamiclib -install_name $(PREFIX)/lib/$(notdir $@)
@@ -141,7 +145,7 @@ compile = mkdir -p $(@D); echo "$(CC) $<"; $(CC) $(1) -c $< -o $@
 $(OBJECTS)/core/%.o: core/%.c $(BUILD)/flags
 	$(call compile,$(ENGINE_FLAGS) $(FILE_FLAGS))
 $(OBJECTS)/lua/%.o: lua/%.c $(BUILD)/flags
-	$(call compile,$(ENGINE_FLAGS) $(LUA_FLAGS))
+	$(call compile,$(ENGINE_FLAGS) -Icore $(LUA_FLAGS))
 $(OBJECTS)/tests/%.o: tests/%.c $(BUILD)/flags
 	$(call compile,$(TEST_FLAGS))
 
@@ -179,36 +183,104 @@ $(BUILD)/module.map: $(BUILD)/config.mk
 
 -include $(wildcard $(OBJECTS)/*/*.d $(OBJECTS)/*/*/*.d $(OBJECTS)/*/*/*/*.d)
 
-# ---- Running ------------------------------------------------------------------------------------
+# ---- Installing ---------------------------------------------------------------------------------
+
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+LUADIR ?= $(PREFIX)/share/lua/5.4
+LUA_LIBDIR ?= $(PREFIX)/lib/lua/5.4
+
+# $(call install_file,MODE,FILE,FOLDER)
+install_file = mkdir -p '$(DESTDIR)$(3)' && install -m $(1) $(2) '$(DESTDIR)$(3)/'
+
+# $(call pkg_config,NAME,DESCRIPTION,LIBRARY) on standard output
+define pkg_config
+printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' \
+    'luadir=$(LUADIR)' 'lualibdir=$(LUA_LIBDIR)' '' 'Name: $(1)' 'Description: $(2)' \
+    'Version: $(VERSION)' 'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -l$(3)' \
+    'Libs.private: $(strip $(LIBRARIES))'
+endef
+
+install: all install-lua
+	$(call install_file,644,$(BUILD)/libresin.a $(BUILD)/libresin_lua.a,$(LIBDIR))
+	$(call install_file,755,$(BUILD)/$(LIBRESIN) $(BUILD)/$(LIBRESIN_LUA),$(LIBDIR))
+	ln -sf $(LIBRESIN) '$(DESTDIR)$(LIBDIR)/$(call link_name,$(LIBRESIN))'
+	ln -sf $(LIBRESIN_LUA) '$(DESTDIR)$(LIBDIR)/$(call link_name,$(LIBRESIN_LUA))'
+	$(call install_file,644,core/resin.h lua/binding/resin_lua.h,$(INCLUDEDIR))
+	$(call pkg_config,resin,a deep-learning engine,resin) > $(BUILD)/resin.pc
+	$(call pkg_config,resin-lua,resin for hosts with a Lua 5.4 of their own,resin_lua) \
+	    > $(BUILD)/resin-lua.pc
+	$(call install_file,644,$(BUILD)/resin.pc $(BUILD)/resin-lua.pc,$(LIBDIR)/pkgconfig)
+	# The loader's cache, where there is one and it may be written.
+	if [ -z '$(DESTDIR)' ] && [ -w /etc/ld.so.cache ]; then ldconfig; fi
+	echo "installed to $(DESTDIR)$(PREFIX)"
+
+# The Lua module alone: what LuaRocks installs.
+install-lua: $(BUILD)/lua/resin/core.so
+	$(call install_file,755,$<,$(LUA_LIBDIR)/resin)
+	$(foreach file,$(LUA_FILES),\
+	    $(call install_file,644,$(file),$(LUADIR)/$(patsubst lua/%/,%,$(dir $(file)))) &&) :
+
+uninstall:
+	rm -f '$(DESTDIR)$(LIBDIR)'/libresin.* '$(DESTDIR)$(LIBDIR)'/libresin_lua.* \
+	    '$(DESTDIR)$(LIBDIR)'/pkgconfig/resin.pc '$(DESTDIR)$(LIBDIR)'/pkgconfig/resin-lua.pc \
+	    '$(DESTDIR)$(INCLUDEDIR)'/resin.h '$(DESTDIR)$(INCLUDEDIR)'/resin_lua.h
+	rm -rf '$(DESTDIR)$(LUADIR)/resin' '$(DESTDIR)$(LUA_LIBDIR)/resin'
+
+# ---- Running and testing ------------------------------------------------------------------------
 
 resnet:
 	$(FOR_SETUP) scripts/setup.sh install build
-	+$(MAKE) all
 	+$(MAKE) --no-print-directory run-resnet
 
 run-resnet: all
 	$(LUA) scripts/train_resnet.lua
-.PHONY: run-resnet
 
-# The tests run from the project's root on what stands in the tree.
 test:
 	$(FOR_SETUP) scripts/setup.sh install test
-	+$(MAKE) tests
 	+$(MAKE) --no-print-directory check
 
-.PHONY: tests
-tests: all $(C_TEST_PROGRAMS)
+tests: $(C_TEST_PROGRAMS) $(if $(EMBED_TESTS),embed-host)
 
 $(BUILD)/tests/%: $(OBJECTS)/tests/c/%.o $(C_TEST_SHARED_OBJECTS) $(ENGINE_OBJECTS) $(BUILD)/sources
 	$(call link,,$< $(C_TEST_SHARED_OBJECTS) $(ENGINE_OBJECTS) -lcmocka)
 
+# A host sees what is installed and nothing of the tree.
+PREFIX_FOR_HOST := $(abspath $(BUILD))/embed-prefix
+embed-host: all
+	rm -rf $(PREFIX_FOR_HOST)
+	+$(MAKE) --no-print-directory install PREFIX=$(PREFIX_FOR_HOST) DESTDIR=
+	mkdir -p $(BUILD)/tests/embed
+	echo "$(CC) $(EMBED_TESTS)"
+	PKG_CONFIG_PATH=$(PREFIX_FOR_HOST)/lib/pkgconfig; export PKG_CONFIG_PATH; \
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(SANITIZE_FLAGS) -std=c11 $(EMBED_TESTS) \
+	    -o $(BUILD)/tests/embed/host $(LUA_FLAGS) `pkg-config --cflags resin-lua` \
+	    -DINSTALLED_LUA="\"`pkg-config --variable=luadir resin-lua`\"" $(LDFLAGS) \
+	    `pkg-config --libs resin-lua` -Wl,-rpath,$(PREFIX_FOR_HOST)/lib $(LUA_LIBS)
+
+# The tests run from the project's root on what stands in the tree. ONLY=conv runs those that have
+# "conv" in their file's name.
 TREE := RESIN_BUILD='$(abspath $(BUILD))' \
     LUA_PATH_5_4='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;' \
     LUA_CPATH_5_4='$(abspath $(BUILD))/lua/?.so;;'
+ALL_TESTS := $(C_TEST_PROGRAMS) $(LUA_TESTS) $(addprefix $(BUILD)/,$(basename $(EMBED_TESTS)))
+CHOSEN_TESTS := $(if $(ONLY),$(foreach test,$(ALL_TESTS),$(if $(findstring $(ONLY),$(notdir $(test))),$(test))),\
+    $(ALL_TESTS))
 
-check: tests embed-host
-	$(TREE) $(PRELOAD) $(LUA) tests/run.lua $(C_TEST_PROGRAMS:%='cmocka %') \
-	    $(LUA_TESTS:%='busted $(BUSTED) -o plainTerminal %')
+check: all tests
+	$(TREE) BUSTED='$(strip $(PRELOAD) $(BUSTED_COMMAND)) -o plainTerminal' \
+	    $(LUA) tests/run.lua $(CHOSEN_TESTS)
+
+# The whole of it with the sanitizers of gcc, in a build of its own. Leaks are looked for in the C
+# tests and in the host; not under the lua program, which is not ours.
+sanitize:
+	+$(MAKE) --no-print-directory test BUILD=$(BUILD)/sanitize SANITIZE=address,undefined
+
+ifneq ($(findstring address,$(SANITIZE)),)
+PRELOAD := env LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0
+endif
 
 clean:
 	rm -rf $(BUILD)
+
+.PHONY: run-resnet tests embed-host

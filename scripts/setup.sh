@@ -6,7 +6,8 @@
 #   scripts/setup.sh install build|test|ci installs what is missing; where it may not, it prints
 #                                          the one line to run and stops
 #
-# It reads CC, CFLAGS, CPPFLAGS, LDFLAGS, LUA, LUA_INCDIR and OPENBLAS_LIBDIR from the environment.
+# It reads CC, CFLAGS, CPPFLAGS, LDFLAGS, LUA, LUA_INCDIR, OPENBLAS_LIBDIR and
+# BUSTED from the environment.
 set -u
 
 CC=${CC:-cc}
@@ -111,7 +112,7 @@ find_openblas() {
     triplet=$($CC -print-multiarch 2> /dev/null)
     [ -n "$triplet" ] || triplet=$($CC -dumpmachine 2> /dev/null | sed 's/-[a-z]*-linux/-linux/')
     prefix=$(brew --prefix openblas 2> /dev/null) || prefix=/usr
-    for folder in "$OPENBLAS_LIBDIR" "/usr/lib/$triplet/openblas-openmp" /usr/lib64 \
+    for folder in "/usr/lib/$triplet/openblas-openmp" "$OPENBLAS_LIBDIR" /usr/lib64 \
         "/usr/lib/$triplet" "$prefix/lib" /usr/lib /usr/local/lib; do
         [ -n "$folder" ] || continue
         for name in libopenblaso.so.0 libopenblas.so.0 libopenblas.so.3 libopenblas.0.dylib \
@@ -162,15 +163,15 @@ int main(void) { return cmocka_run_group_tests_name("", (struct CMUnitTest *)0, 
 END
 }
 
-# BUSTED: the command that runs busted in Lua 5.4. Debian's program is a Lua script that its first
+# BUSTED_COMMAND: what runs busted in Lua 5.4. Debian's program is a Lua script that its first
 # line would start in whatever `lua` is; LuaRocks' is a shell script that knows its Lua.
 find_busted() {
-    program=$(command -v busted) || return 1
+    program=$(command -v "${BUSTED:-busted}") || return 1
     case $(head -n 1 "$program") in
-        *lua*) BUSTED="$LUA $program" ;;
-        *) BUSTED=$program ;;
+        *lua*) BUSTED_COMMAND="$LUA $program" ;;
+        *) BUSTED_COMMAND=$program ;;
     esac
-    $BUSTED --version > "$scratch/log" 2>&1
+    $BUSTED_COMMAND --version > "$scratch/log" 2>&1
 }
 
 has_clang() {
@@ -291,8 +292,7 @@ configure() {
     if find_zlib; then
         features="-DRESIN_HAVE_ZLIB $ZLIB_FLAGS" libraries=$ZLIB_LIBS requires=zlib zlib=yes
     fi
-    BUSTED=''
-    find_busted || BUSTED=''
+    find_busted || BUSTED_COMMAND=''
     mkdir -p "$(dirname "$1")"
     cat > "$1" << END
 # Written by scripts/setup.sh: what was found on this machine.
@@ -306,7 +306,7 @@ KERNEL_SETS := $KERNEL_SETS
 FEATURES := $features
 FEATURE_LIBS := $libraries
 FEATURE_REQUIRES := $requires
-BUSTED := $BUSTED
+BUSTED_COMMAND := $BUSTED_COMMAND
 END
     echo "resin: found $($LUA -v | cut -d' ' -f1,2), OpenMP, OpenBLAS (${OPENBLAS_PATHS%%:*})," \
         "kernels for $KERNEL_SETS; zlib (gzipped data): $zlib"
