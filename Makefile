@@ -20,7 +20,8 @@ V ?=
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all resnet test check sanitize install install-lua uninstall clean FORCE
+.PHONY: all module resnet test check sanitize install install-lua uninstall clean \
+    run-resnet c-tests tests embed-host FORCE
 
 # As many jobs as processors, unless make is given a -j or was called by another make.
 ifeq ($(MAKELEVEL),0)
@@ -139,8 +140,11 @@ $(BUILD)/flags: FORCE
 $(BUILD)/sources: FORCE
 	$(call remember,$(ENGINE_OBJECTS) $(BINDING_OBJECTS))
 
-# $(call compile,FLAGS)
-compile = mkdir -p $(@D); echo "$(CC) $<"; $(CC) $(1) -c $< -o $@
+# The Lua module alone: what LuaRocks builds.
+module: $(BUILD)/lua/resin/core.so
+
+# $(call compile,FLAGS[, WHAT TO SAY])
+compile = mkdir -p $(@D); echo "$(CC) $<$(2)"; $(CC) $(1) -c $< -o $@
 
 $(OBJECTS)/core/%.o: core/%.c $(BUILD)/flags
 	$(call compile,$(ENGINE_FLAGS) $(FILE_FLAGS))
@@ -151,7 +155,7 @@ $(OBJECTS)/tests/%.o: tests/%.c $(BUILD)/flags
 
 define kernel_rule
 $$(OBJECTS)/$(1)/%.o: core/kernels/%.c $$(BUILD)/flags
-	$$(call compile,$$(KERNEL_FLAGS) $$(KERNEL_FLAGS_$(1)) -DKERNEL_ISA=$(1))
+	$$(call compile,$$(KERNEL_FLAGS) $$(KERNEL_FLAGS_$(1)) -DKERNEL_ISA=$(1), ($(1)))
 endef
 $(foreach set,$(KERNEL_SETS),$(eval $(call kernel_rule,$(set))))
 
@@ -215,7 +219,6 @@ install: all install-lua
 	if [ -z '$(DESTDIR)' ] && [ -w /etc/ld.so.cache ]; then ldconfig; fi
 	echo "installed to $(DESTDIR)$(PREFIX)"
 
-# The Lua module alone: what LuaRocks installs.
 install-lua: $(BUILD)/lua/resin/core.so
 	$(call install_file,755,$<,$(LUA_LIBDIR)/resin)
 	$(foreach file,$(LUA_FILES),\
@@ -240,7 +243,8 @@ test:
 	$(FOR_SETUP) scripts/setup.sh install test
 	+$(MAKE) --no-print-directory check
 
-tests: $(C_TEST_PROGRAMS) $(if $(EMBED_TESTS),embed-host)
+c-tests: $(C_TEST_PROGRAMS)
+tests: c-tests $(if $(EMBED_TESTS),embed-host)
 
 $(BUILD)/tests/%: $(OBJECTS)/tests/c/%.o $(C_TEST_SHARED_OBJECTS) $(ENGINE_OBJECTS) $(BUILD)/sources
 	$(call link,,$< $(C_TEST_SHARED_OBJECTS) $(ENGINE_OBJECTS) -lcmocka)
@@ -282,5 +286,3 @@ endif
 
 clean:
 	rm -rf $(BUILD)
-
-.PHONY: run-resnet tests embed-host
