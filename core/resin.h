@@ -65,7 +65,7 @@ RESIN_API int resin_threads(const resin_context *context);
 /* 1 <= threads <= 64, else RESIN_ERROR_ARGUMENT. The host's own OpenMP settings stay as they are. */
 RESIN_API resin_status resin_set_threads(resin_context *context, int threads);
 
-/* Asks the engine to stop: the next op or training step returns RESIN_ERROR_CANCELLED. The one
+/* Asks training loops to stop after the step they are in: sets a flag that they poll. The one
  * function that may be called from another thread or a signal handler. */
 RESIN_API void resin_cancel(resin_context *context);
 /* Whether resin_cancel was called; with `clear`, forgets it. */
@@ -188,9 +188,18 @@ RESIN_API resin_status resin_apply(resin_context *context, const char *op,
                                    resin_tensor **out);
 
 /* Row `index` of the table of ops, for bindings, documentation and tests. */
+typedef struct resin_op_argument {
+    const char *name;
+    const char *kind;        /* "tensor" or an attribute's: number, int, bool, string, ints, axis,
+                                axes, base; the last three are what Lua counts from 1 */
+    const char *fallback;    /* an attribute's default as text, "required" if there is none */
+    bool optional, variadic; /* of tensors */
+} resin_op_argument;
 typedef struct resin_op_info {
     const char *name, *signature, *doc;
     const char *check; /* cases of the gradient check (see core/ops/op.h); NULL: no gradient */
+    int tensor_count, attribute_count;
+    const resin_op_argument *tensor, *attribute;
 } resin_op_info;
 RESIN_API int resin_op_count(void);
 RESIN_API resin_op_info resin_op_describe(int index);

@@ -14,4 +14,7 @@ void resin_arena_free(resin_arena *arena);
 resin_status resin_allocate(resin_context *context, size_t size, void **block);
 void resin_deallocate(resin_context *context, void *block); /* NULL is allowed */
 
+/* For tests: the allocation that follows after `allocations` others fails; < 0 ends it. */
+void resin_arena_fail_after(resin_context *context, long allocations);
+
 #endif

@@ -29,6 +29,7 @@ struct resin_tensor {
 
     bool requires_grad;      /* a leaf that wants its gradient */
     bool grad_is_set;        /* `grad` holds a gradient (else the next backward stores there) */
+    bool grad_is_given;      /* `grad` is a buffer of resin_set_grad and stays when cleared */
     resin_tensor *grad;      /* of a leaf */
     struct graph_node *node; /* the op that made it, or NULL */
 };
@@ -46,6 +47,10 @@ resin_status tensor_view(resin_tensor *base, int rank, const int64_t *shape, con
 resin_status tensor_contiguous(resin_tensor *tensor, resin_tensor **out);
 /* Copies elements, converting dtypes; shapes must be equal (or broadcast to the destination). */
 resin_status tensor_copy_elements(resin_tensor *destination, const resin_tensor *source);
+
+/* Lets `tensor` lie where `view` (same shape and dtype) lies: how parameters move into the flat
+ * buffer. The values are not copied. */
+void tensor_swap_storage(resin_tensor *tensor, resin_tensor *view);
 
 /* ---- Looking at them ------------------------------------------------------------------------ */
 

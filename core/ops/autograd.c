@@ -1,0 +1,543 @@
+/* autograd.c: recording and running the graph backward. Both the walk and the release of nodes are
+ * loops, so that a graph may be as long as memory allows. */
+#include "core/ops/autograd.h"
+
+#include "core/base/memory.h"
+#include "core/base/threads.h"
+#include "core/kernels/kernels.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Nodes ---------------------------------------------------------------------------------- */
+
+/* What a node holds for backward; the edges hold the nodes before it. */
+static void node_empty(resin_context *context, graph_node *node) {
+    for (int i = 0; i < OP_MAX_SAVED; i++) {
+        resin_release(node->call.saved[i]);
+        node->call.saved[i] = NULL;
+    }
+    for (int i = 0; i < node->call.inputs; i++) {
+        resin_release(node->edge[i].leaf);
+        node->edge[i].leaf = NULL;
+        if (node->edge[i].node) graph_node_release(context, node->edge[i].node);
+        node->edge[i].node = NULL;
+    }
+    node->freed = true;
+}
+
+void graph_node_release(resin_context *context, graph_node *node) {
+    if (atomic_fetch_sub_explicit(&node->references, 1, memory_order_acq_rel) != 1) return;
+    node->next = context->dead_nodes;
+    context->dead_nodes = node;
+    if (context->freeing_nodes) return; /* the loop below, further up the stack, takes it */
+    context->freeing_nodes = true;
+    while (context->dead_nodes) {
+        graph_node *dead = context->dead_nodes;
+        context->dead_nodes = dead->next;
+        node_empty(context, dead);
+        resin_release(dead->grad);
+        resin_deallocate(context, dead);
+    }
+    context->freeing_nodes = false;
+}
+
+/* One block of memory: the node, its edges, wants_grad and in_grad. */
+static resin_status node_new(resin_context *context, int inputs, graph_node **out) {
+    size_t edges = (size_t)inputs * sizeof(op_edge), grads = (size_t)inputs * sizeof(resin_tensor *);
+    void *memory;
+    RESIN_TRY(resin_allocate(context, sizeof(graph_node) + edges + grads + (size_t)inputs, &memory));
+    graph_node *node = memory;
+    memset(node, 0, sizeof *node + edges + grads + (size_t)inputs);
+    atomic_init(&node->references, 1);
+    node->sequence = context->node_sequence++;
+    node->edge = (op_edge *)(node + 1);
+    node->call.in_grad = (resin_tensor **)((char *)node->edge + edges);
+    node->call.wants_grad = (bool *)((char *)node->call.in_grad + grads);
+    *out = node;
+    return RESIN_OK;
+}
+
+/* A saved output must not hold its own node. */
+static resin_status detach_saved_output(op_call *call) {
+    for (int i = 0; i < OP_MAX_SAVED; i++) {
+        if (call->saved[i] != call->out) continue;
+        resin_tensor *view;
+        RESIN_TRY(tensor_view(call->out, call->out->rank, call->out->shape, call->out->stride,
+                              call->out->offset, &view));
+        resin_release(call->saved[i]);
+        call->saved[i] = view;
+    }
+    return RESIN_OK;
+}
+
+static void edge_fill(op_edge *edge, resin_tensor *input, bool wants_grad) {
+    if (!input) return;
+    edge->dtype = input->dtype;
+    edge->rank = input->rank;
+    memcpy(edge->shape, input->shape, sizeof edge->shape);
+    if (!wants_grad) return;
+    if (input->node) {
+        atomic_fetch_add_explicit(&input->node->references, 1, memory_order_relaxed);
+        edge->node = input->node;
+    } else {
+        edge->leaf = resin_retain(input);
+    }
+}
+
+resin_status graph_record(op_call *call) {
+    RESIN_TRY(detach_saved_output(call));
+    graph_node *node;
+    RESIN_TRY(node_new(call->context, call->inputs, &node));
+    resin_tensor **in_grad = node->call.in_grad;
+    bool *wants_grad = node->call.wants_grad;
+    for (int i = 0; i < call->inputs; i++) {
+        edge_fill(&node->edge[i], call->in[i], call->wants_grad[i]);
+        wants_grad[i] = call->wants_grad[i];
+    }
+    node->call = *call; /* the saved tensors are the node's from here on */
+    node->call.in = NULL;
+    node->call.out = NULL;
+    node->call.in_grad = in_grad;
+    node->call.wants_grad = wants_grad;
+    node->call.edge = node->edge;
+    node->dtype = call->out->dtype;
+    node->rank = call->out->rank;
+    memcpy(node->shape, call->out->shape, sizeof node->shape);
+    call->out->node = node;
+    return RESIN_OK;
+}
+
+/* ---- Leaves --------------------------------------------------------------------------------- */
+
+resin_status resin_require_grad(resin_tensor *tensor, bool required) {
+    if (required && !tensor_is_float(tensor))
+        return resin_fail(tensor->context, RESIN_ERROR_ARGUMENT,
+                          "require_grad: expected float32 or float64, got %s",
+                          resin_dtype_name(tensor->dtype));
+    if (tensor->node)
+        return resin_fail(tensor->context, RESIN_ERROR_GRAPH, "require_grad: the tensor is the "
+                          "result of a graph; only leaves can be changed (use detach)");
+    tensor->requires_grad = required;
+    return RESIN_OK;
+}
+
+bool resin_requires_grad(const resin_tensor *tensor) {
+    return tensor->requires_grad || tensor->node;
+}
+
+resin_tensor *resin_tensor_grad(const resin_tensor *tensor) {
+    return tensor->grad_is_set ? tensor->grad : NULL;
+}
+
+void resin_clear_grad(resin_tensor *tensor) {
+    tensor->grad_is_set = false;
+    if (tensor->grad_is_given) return; /* the next backward writes there */
+    resin_release(tensor->grad);
+    tensor->grad = NULL;
+}
+
+resin_status resin_set_grad(resin_tensor *tensor, resin_tensor *grad) {
+    if (grad && (!tensor_same_shape(tensor, grad) || grad->dtype != tensor->dtype ||
+                 !resin_tensor_contiguous(grad))) {
+        char a[SHAPE_TEXT], b[SHAPE_TEXT];
+        return resin_fail(tensor->context, RESIN_ERROR_SHAPE,
+                          "set_grad: expected a contiguous %s of shape %s, got %s of shape %s",
+                          resin_dtype_name(tensor->dtype),
+                          shape_format(tensor->rank, tensor->shape, a),
+                          resin_dtype_name(grad->dtype),
+                          shape_format(grad->rank, grad->shape, b));
+    }
+    if (grad) resin_retain(grad);
+    resin_release(tensor->grad);
+    tensor->grad = grad;
+    tensor->grad_is_set = false;
+    tensor->grad_is_given = grad != NULL;
+    return RESIN_OK;
+}
+
+resin_status resin_detach(resin_tensor *tensor, resin_tensor **out) {
+    return tensor_view(tensor, tensor->rank, tensor->shape, tensor->stride, tensor->offset, out);
+}
+
+/* ---- Sums of gradients ---------------------------------------------------------------------- */
+
+typedef struct add_job {
+    tensor_iterator it;
+    resin_tensor *sum;
+    const resin_tensor *addend;
+    int64_t count, pieces;
+    bool dense;
+} add_job;
+
+static void add_dense(const add_job *job, int64_t piece) {
+    int64_t first, last;
+    resin_piece_bounds(job->count, job->pieces, piece, &first, &last);
+    if (job->sum->dtype == RESIN_FLOAT32) {
+        resin_kernels()->pointwise.add_into(last - first,
+                                            (const float *)tensor_data(job->addend) + first,
+                                            (float *)tensor_data(job->sum) + first);
+    } else {
+        double *sum = tensor_data(job->sum);
+        const double *x = tensor_data(job->addend);
+        for (int64_t i = first; i < last; i++) sum[i] += x[i];
+    }
+}
+
+static void add_strided(const add_job *job, int64_t piece) {
+    const tensor_iterator *it = &job->it;
+    int64_t first, last;
+    resin_piece_bounds(it->outer, job->pieces, piece, &first, &last);
+    for (int64_t position = first; position < last; position++) {
+        int64_t offset[ITERATE_MAX];
+        iterator_offsets(it, position, offset);
+        int64_t s = it->inner_stride[0], x_stride = it->inner_stride[1];
+        if (job->sum->dtype == RESIN_FLOAT32) {
+            float *sum = (float *)tensor_data(job->sum) + offset[0];
+            const float *x = (const float *)tensor_data(job->addend) + offset[1];
+            for (int64_t i = 0; i < it->inner; i++) sum[i * s] += x[i * x_stride];
+        } else {
+            double *sum = (double *)tensor_data(job->sum) + offset[0];
+            const double *x = (const double *)tensor_data(job->addend) + offset[1];
+            for (int64_t i = 0; i < it->inner; i++) sum[i * s] += x[i * x_stride];
+        }
+    }
+}
+
+static void add_piece(void *argument, int64_t piece, int worker) {
+    const add_job *job = argument;
+    (void)worker;
+    if (job->dense)
+        add_dense(job, piece);
+    else
+        add_strided(job, piece);
+}
+
+/* sum += addend, of one shape and dtype. */
+static void add_into(resin_tensor *sum, const resin_tensor *addend) {
+    add_job job = {.sum = sum, .addend = addend, .count = resin_tensor_count(sum)};
+    job.dense = resin_tensor_contiguous(sum) && resin_tensor_contiguous(addend);
+    const resin_tensor *operands[] = {sum, addend};
+    iterator_start(&job.it, sum->rank, sum->shape, 2, operands);
+    job.pieces = resin_piece_count(job.count, 1 << 15);
+    if (!job.dense && job.pieces > job.it.outer) job.pieces = job.it.outer;
+    if (job.count > 0) resin_parallel(sum->context, job.pieces, add_piece, &job);
+}
+
+/* A contiguous tensor that nobody else holds, with the values of `tensor`. Takes over the caller's
+ * reference. */
+static resin_status make_own(resin_tensor **tensor) {
+    if (tensor_unshared(*tensor) && resin_tensor_contiguous(*tensor)) return RESIN_OK;
+    resin_tensor *copy;
+    RESIN_TRY(tensor_new_like(*tensor, &copy));
+    resin_status status = tensor_copy_elements(copy, *tensor);
+    resin_release(*tensor);
+    *tensor = copy;
+    return status;
+}
+
+/* *sum += grad, or *sum = grad if there is none; takes over the reference to grad. */
+static resin_status accumulate(resin_tensor **sum, resin_tensor *grad) {
+    if (!*sum) {
+        *sum = grad;
+        return RESIN_OK;
+    }
+    resin_status status = make_own(sum);
+    if (status == RESIN_OK) add_into(*sum, grad);
+    resin_release(grad);
+    return status;
+}
+
+/* The leaf's first gradient is stored, later ones are added; takes over the reference to grad. */
+static resin_status accumulate_leaf(resin_tensor *leaf, resin_tensor *grad) {
+    resin_status status = RESIN_OK;
+    if (grad == leaf->grad && !leaf->grad_is_set) { /* backward wrote it in place */
+        resin_release(grad);
+    } else if (leaf->grad_is_set) {
+        add_into(leaf->grad, grad);
+        resin_release(grad);
+    } else if (leaf->grad) {
+        status = tensor_copy_elements(leaf->grad, grad);
+        resin_release(grad);
+    } else {
+        leaf->grad = grad;
+        status = make_own(&leaf->grad);
+    }
+    if (status != RESIN_OK) return status;
+    leaf->grad_is_set = true;
+    resin_tensor_touch(leaf->grad);
+    return RESIN_OK;
+}
+
+/* ---- What backward functions use ------------------------------------------------------------ */
+
+const int64_t *op_input_shape(const op_call *call, int index, int *rank) {
+    *rank = call->edge[index].rank;
+    return call->edge[index].shape;
+}
+
+resin_status op_input_grad(op_call *call, int index, resin_tensor **grad) {
+    const op_edge *edge = &call->edge[index];
+    resin_tensor *buffer = edge->leaf && !edge->leaf->grad_is_set ? edge->leaf->grad : NULL;
+    for (int i = 0; buffer && i < call->inputs; i++)
+        if (call->in_grad[i] == buffer) buffer = NULL; /* the same leaf is another input as well */
+    if (buffer)
+        call->in_grad[index] = resin_retain(buffer);
+    else
+        RESIN_TRY(tensor_new(call->context, edge->dtype, edge->rank, edge->shape,
+                             &call->in_grad[index]));
+    *grad = call->in_grad[index];
+    return RESIN_OK;
+}
+
+void op_give_grad(op_call *call, int index, resin_tensor *grad) {
+    if (call->wants_grad[index]) call->in_grad[index] = resin_retain(grad);
+}
+
+resin_status op_out_grad_contiguous(op_call *call, resin_tensor **grad) {
+    return tensor_contiguous(call->out_grad, grad);
+}
+
+enum { SUM_ROWS = 512 };
+
+typedef struct row_sum_job {
+    const resin_tensor *from;
+    double *partial; /* by block of rows */
+    int64_t rows, columns;
+} row_sum_job;
+
+static void row_sum_piece(void *argument, int64_t piece, int worker) {
+    const row_sum_job *job = argument;
+    (void)worker;
+    double *sum = job->partial + piece * job->columns;
+    int64_t last = (piece + 1) * SUM_ROWS < job->rows ? (piece + 1) * SUM_ROWS : job->rows;
+    memset(sum, 0, (size_t)job->columns * sizeof *sum);
+    for (int64_t row = piece * SUM_ROWS; row < last; row++) {
+        int64_t offset = row * job->columns;
+        if (job->from->dtype == RESIN_FLOAT32) {
+            const float *x = (const float *)tensor_data(job->from) + offset;
+            for (int64_t i = 0; i < job->columns; i++) sum[i] += x[i];
+        } else {
+            const double *x = (const double *)tensor_data(job->from) + offset;
+            for (int64_t i = 0; i < job->columns; i++) sum[i] += x[i];
+        }
+    }
+}
+
+static void store_sums(resin_tensor *to, const double *sum, int64_t count) {
+    if (to->dtype == RESIN_FLOAT32)
+        for (int64_t i = 0; i < count; i++) ((float *)tensor_data(to))[i] = (float)sum[i];
+    else
+        memcpy(tensor_data(to), sum, (size_t)count * sizeof *sum);
+}
+
+/* Sums a contiguous tensor over its leading axes: the gradient of a bias. Blocks of rows are summed
+ * in parallel and then in order. */
+static resin_status sum_rows(const resin_tensor *from, resin_tensor *to) {
+    row_sum_job job = {.from = from, .columns = resin_tensor_count(to)};
+    job.rows = job.columns ? resin_tensor_count(from) / job.columns : 0;
+    int64_t blocks = (job.rows + SUM_ROWS - 1) / SUM_ROWS;
+    void *memory;
+    RESIN_TRY(resin_allocate(from->context, (size_t)((blocks + 1) * job.columns) * sizeof(double),
+                             &memory));
+    job.partial = memory;
+    resin_parallel(from->context, blocks, row_sum_piece, &job);
+    double *sum = job.partial + blocks * job.columns;
+    memset(sum, 0, (size_t)job.columns * sizeof *sum);
+    for (int64_t block = 0; block < blocks; block++)
+        for (int64_t i = 0; i < job.columns; i++) sum[i] += job.partial[block * job.columns + i];
+    store_sums(to, sum, job.columns);
+    resin_deallocate(from->context, memory);
+    return RESIN_OK;
+}
+
+/* Sums over any broadcast axes, one element after the other. */
+static resin_status sum_strided(const resin_tensor *from, resin_tensor *to) {
+    int64_t count = resin_tensor_count(to);
+    void *memory;
+    RESIN_TRY(resin_allocate(from->context, (size_t)count * sizeof(double), &memory));
+    double *sum = memset(memory, 0, (size_t)count * sizeof *sum);
+    tensor_iterator it;
+    const resin_tensor *operands[] = {from, to};
+    iterator_start(&it, from->rank, from->shape, 2, operands);
+    for (int64_t position = 0; position < it.outer; position++) {
+        int64_t offset[ITERATE_MAX], s = it.inner_stride[0], t = it.inner_stride[1];
+        iterator_offsets(&it, position, offset);
+        const float *x = (const float *)tensor_data(from) + offset[0];
+        const double *y = (const double *)tensor_data(from) + offset[0];
+        if (from->dtype == RESIN_FLOAT32)
+            for (int64_t i = 0; i < it.inner; i++) sum[offset[1] + i * t] += x[i * s];
+        else
+            for (int64_t i = 0; i < it.inner; i++) sum[offset[1] + i * t] += y[i * s];
+    }
+    store_sums(to, sum, count);
+    resin_deallocate(from->context, memory);
+    return RESIN_OK;
+}
+
+/* Whether `grad` has the input's axes behind others that were added by broadcasting. */
+static bool only_leading(const resin_tensor *grad, const resin_tensor *to) {
+    int rank = to->rank, first = 0;
+    while (first < rank && to->shape[first] == 1) first++; /* leading ones are summed as well */
+    for (int i = first; i < rank; i++)
+        if (grad->shape[grad->rank - rank + i] != to->shape[i]) return false;
+    return resin_tensor_contiguous(grad);
+}
+
+resin_status op_give_grad_broadcast(op_call *call, int index, resin_tensor *grad) {
+    if (!call->wants_grad[index]) return RESIN_OK;
+    const op_edge *edge = &call->edge[index];
+    if (grad->rank == edge->rank &&
+        memcmp(grad->shape, edge->shape, (size_t)edge->rank * sizeof edge->shape[0]) == 0) {
+        op_give_grad(call, index, grad);
+        return RESIN_OK;
+    }
+    resin_tensor *to;
+    RESIN_TRY(op_input_grad(call, index, &to));
+    return only_leading(grad, to) ? sum_rows(grad, to) : sum_strided(grad, to);
+}
+
+/* ---- Backward ------------------------------------------------------------------------------- */
+
+typedef struct node_list {
+    graph_node **node; /* held */
+    int64_t count, capacity;
+} node_list;
+
+static resin_status list_push(resin_context *context, node_list *list, graph_node *node) {
+    if (list->count == list->capacity) {
+        int64_t capacity = list->capacity ? 2 * list->capacity : 64;
+        void *memory;
+        RESIN_TRY(resin_allocate(context, (size_t)capacity * sizeof *list->node, &memory));
+        if (list->count) memcpy(memory, list->node, (size_t)list->count * sizeof *list->node);
+        resin_deallocate(context, list->node);
+        list->node = memory;
+        list->capacity = capacity;
+    }
+    atomic_fetch_add_explicit(&node->references, 1, memory_order_relaxed);
+    node->reached = true;
+    list->node[list->count++] = node;
+    return RESIN_OK;
+}
+
+static int newest_first(const void *a, const void *b) {
+    const graph_node *x = *(graph_node *const *)a, *y = *(graph_node *const *)b;
+    return x->sequence < y->sequence ? 1 : x->sequence > y->sequence ? -1 : 0;
+}
+
+/* Every node that the root depends on, newest first. */
+static resin_status collect(resin_context *context, graph_node *root, node_list *list) {
+    RESIN_TRY(list_push(context, list, root));
+    for (int64_t i = 0; i < list->count; i++) {
+        graph_node *node = list->node[i];
+        if (node->freed)
+            return resin_fail(context, RESIN_ERROR_GRAPH,
+                              "backward: the graph was already freed (at op %s); keep it with "
+                              "keep_graph, or compute the result again", node->call.op->name);
+        for (int e = 0; e < node->call.inputs; e++) {
+            graph_node *before = node->edge[e].node;
+            if (before && !before->reached) RESIN_TRY(list_push(context, list, before));
+        }
+    }
+    qsort(list->node, (size_t)list->count, sizeof *list->node, newest_first);
+    return RESIN_OK;
+}
+
+static resin_status check_versions(const op_call *call) {
+    for (int i = 0; i < OP_MAX_SAVED; i++)
+        if (call->saved[i] && call->saved[i]->storage->version != call->saved_version[i])
+            return resin_fail(call->context, RESIN_ERROR_GRAPH,
+                              "backward of %s: a tensor that it saved was changed in place since",
+                              call->op->name);
+    return RESIN_OK;
+}
+
+/* Hands the gradients of a node's inputs on. Those that lie in their leaf's buffer come first: a
+ * later one for the same leaf is then added. */
+static resin_status deliver(op_call *call, bool in_place) {
+    for (int i = 0; i < call->inputs; i++) {
+        resin_tensor *grad = call->in_grad[i];
+        const op_edge *edge = &call->edge[i];
+        if (!grad || (edge->leaf && grad == edge->leaf->grad) != in_place) continue;
+        call->in_grad[i] = NULL;
+        resin_status status = RESIN_OK;
+        if (edge->leaf)
+            status = accumulate_leaf(edge->leaf, grad);
+        else if (edge->node)
+            status = accumulate(&edge->node->grad, grad);
+        else
+            resin_release(grad);
+        RESIN_TRY(status);
+    }
+    return RESIN_OK;
+}
+
+static resin_status run_node(graph_node *node) {
+    op_call *call = &node->call;
+    if (!node->grad) return RESIN_OK; /* nothing flowed here */
+    RESIN_TRY(check_versions(call));
+    call->out_grad = node->grad;
+    node->grad = NULL;
+    resin_status status = call->op->backward(call);
+    resin_release(call->out_grad);
+    call->out_grad = NULL;
+    if (status == RESIN_OK) status = deliver(call, true);
+    if (status == RESIN_OK) status = deliver(call, false);
+    for (int i = 0; i < call->inputs; i++) {
+        resin_release(call->in_grad[i]);
+        call->in_grad[i] = NULL;
+    }
+    return status;
+}
+
+static resin_status first_grad(resin_tensor *tensor, resin_tensor *grad, resin_tensor **out) {
+    char a[SHAPE_TEXT], b[SHAPE_TEXT];
+    if (!grad) {
+        if (resin_tensor_count(tensor) != 1)
+            return resin_fail(tensor->context, RESIN_ERROR_SHAPE,
+                              "backward: a gradient must be given for a result of shape %s",
+                              shape_format(tensor->rank, tensor->shape, a));
+        return resin_full(tensor->context, tensor->dtype, tensor->rank, tensor->shape, 1.0, out);
+    }
+    if (!tensor_same_shape(tensor, grad) || tensor->dtype != grad->dtype)
+        return resin_fail(tensor->context, RESIN_ERROR_SHAPE,
+                          "backward: expected a gradient %s of shape %s, got %s of shape %s",
+                          resin_dtype_name(tensor->dtype),
+                          shape_format(tensor->rank, tensor->shape, a),
+                          resin_dtype_name(grad->dtype),
+                          shape_format(grad->rank, grad->shape, b));
+    *out = resin_retain(grad);
+    return RESIN_OK;
+}
+
+static resin_status run_graph(resin_context *context, graph_node *root, resin_tensor *grad,
+                              bool keep_graph) {
+    node_list list = {0};
+    resin_status status = collect(context, root, &list);
+    if (status == RESIN_OK) status = accumulate(&root->grad, resin_retain(grad));
+    for (int64_t i = 0; i < list.count; i++) {
+        graph_node *node = list.node[i];
+        if (status == RESIN_OK) status = run_node(node);
+        bool done = status == RESIN_OK && !keep_graph;
+        node->reached = false;
+        resin_release(node->grad);
+        node->grad = NULL;
+        if (done) node_empty(context, node);
+        graph_node_release(context, node);
+    }
+    resin_deallocate(context, list.node);
+    return status;
+}
+
+resin_status resin_backward(resin_tensor *tensor, resin_tensor *grad, bool keep_graph) {
+    resin_context *context = tensor->context;
+    if (!resin_requires_grad(tensor))
+        return resin_fail(context, RESIN_ERROR_GRAPH, "backward: the tensor is no result of a "
+                          "graph: nothing it was made of requires a gradient");
+    resin_tensor *first;
+    RESIN_TRY(first_grad(tensor, grad, &first));
+    if (!tensor->node) return accumulate_leaf(tensor, first);
+    resin_status status = run_graph(context, tensor->node, first, keep_graph);
+    resin_release(first);
+    return status;
+}
