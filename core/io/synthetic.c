@@ -1,34 +1,36 @@
 /* synthetic.c: the embedded set of images. Ten classes of figures and textures, 32x32 in colour,
  * drawn from formulas, so that a network can be trained on a machine without any data.
  *
- * Image i depends on (seed, split, i) only: its random numbers are the Philox blocks of item i under
- * a key made of seed and split. Only sums, products, quotients and square roots are used, which IEEE
- * arithmetic rounds alike everywhere: every machine draws the same images.
+ * Image i depends on (seed, split, i) only: its random numbers are the Philox blocks of item i
+ * under a key made of seed and split. Only sums, products, quotients and square roots are used,
+ * which IEEE arithmetic rounds alike everywhere: every machine draws the same images.
  *
- * What tells the classes apart is shape. Colours, position, size, rotation, light, clutter and noise
- * are drawn independently of the class, and figure and ground change roles freely, so the mean image
- * of every class is grey and a linear model on pixels has little to hold on to. */
+ * What tells the classes apart is shape. Colours, position, size, rotation, light, clutter and
+ * noise are drawn independently of the class, and figure and ground change roles freely, so the
+ * mean image of every class is grey and a linear model on pixels has little to hold on to. */
 #include "core/base/context.h"
 #include "core/base/threads.h"
 #include "core/io/dice.h"
 
+#include <inttypes.h>
 #include <math.h>
 
-enum { SIDE = 32, CHANNELS = 3, CLASSES = 10, PIXELS = SIDE * SIDE, SPECKS = 5 };
+enum { SIDE = 32, CHANNELS = 3, CLASSES = 10, PIXELS = SIDE * SIDE, SPECKS = 8 };
 enum { IMAGES_PER_PIECE = 32 };
 
 typedef struct point { double x, y; } point;
 typedef struct colour { double channel[CHANNELS]; } colour;
 typedef struct turn { double cosine, sine; } turn;
 
-/* One figure or texture: where it lies, its size (a radius, or a period) and the width of strokes. */
+/* One figure or texture: where it lies, its size (a radius, or a period) and the width of
+ * strokes. */
 typedef struct pose {
     point centre;
     turn rotation;
     double size, stroke;
 } pose;
 
-/* ---- Shapes: the signed distance to the edge in pixels, negative inside -------------------------- */
+/* ---- Shapes: the signed distance to the edge in pixels, negative inside ---------------------- */
 
 static double length(double x, double y) { return sqrt(x * x + y * y); }
 
@@ -78,7 +80,7 @@ static double dots(point p, const pose *figure) {
     return figure->size * (length(x - floor(x) - 0.5, y - floor(y) - 0.5) - 0.3);
 }
 
-/* ---- Classes ------------------------------------------------------------------------------------- */
+/* ---- Classes --------------------------------------------------------------------------------- */
 
 typedef enum freedom { ANY_ANGLE, ALONG, ACROSS, DIAGONAL } freedom;
 
@@ -103,7 +105,7 @@ const char *resin_synthetic_class_name(int label) {
     return label >= 0 && label < CLASSES ? classes[label].name : NULL;
 }
 
-/* ---- What is drawn at random ---------------------------------------------------------------------- */
+/* ---- What is drawn at random ----------------------------------------------------------------- */
 
 static double sign(resin_dice *dice) { return resin_dice_bits(dice) & 1u ? 1.0 : -1.0; }
 
@@ -132,7 +134,7 @@ static turn random_turn(resin_dice *dice, freedom rotation) {
 
 static pose random_pose(resin_dice *dice, freedom rotation) {
     pose figure;
-    figure.size = resin_dice_between(dice, 6.5, 12.0);
+    figure.size = resin_dice_between(dice, 5.0, 12.0);
     figure.stroke = figure.size * resin_dice_between(dice, 0.4, 0.65);
     double reach = SIDE / 2.0 - 0.8 * figure.size;
     figure.centre.x = SIDE / 2.0 + resin_dice_between(dice, -reach, reach);
@@ -156,13 +158,13 @@ static colour random_contrast(resin_dice *dice, colour ground) {
             double difference = c.channel[k] - ground.channel[k];
             distance += difference * difference;
         }
-        if (distance >= 110.0 * 110.0) break;
+        if (distance >= 75.0 * 75.0) break;
         c = random_colour(dice);
     }
     return c;
 }
 
-/* ---- Drawing ------------------------------------------------------------------------------------- */
+/* ---- Drawing --------------------------------------------------------------------------------- */
 
 typedef struct canvas { double pixel[PIXELS][CHANNELS]; } canvas;
 
@@ -202,7 +204,7 @@ static void draw_clutter(canvas *picture, resin_dice *dice) {
     for (uint32_t speck = 0; speck < count; speck++) {
         point centre = {resin_dice_between(dice, 0.0, SIDE), resin_dice_between(dice, 0.0, SIDE)};
         double half_width = resin_dice_between(dice, 0.5, 1.2);
-        double half_length = resin_dice_between(dice, 0.5, 3.5);
+        double half_length = resin_dice_between(dice, 0.5, 4.0);
         turn rotation = random_turn(dice, ANY_ANGLE);
         colour paint = random_colour(dice);
         for (int i = 0; i < PIXELS; i++) {
@@ -217,7 +219,7 @@ static void draw_clutter(canvas *picture, resin_dice *dice) {
 
 /* The canvas in bytes, with noise: the sum of four random bytes is nearly normal. */
 static void finish(const canvas *picture, resin_dice *dice, uint8_t *bytes) {
-    double amplitude = resin_dice_between(dice, 2.0, 16.0);
+    double amplitude = resin_dice_between(dice, 2.0, 26.0);
     const double deviation = 147.8; /* of the sum of four bytes: sqrt(4 (256^2 - 1) / 12) */
     for (int i = 0; i < PIXELS * CHANNELS; i++) {
         uint32_t bits = resin_dice_bits(dice);
@@ -229,14 +231,36 @@ static void finish(const canvas *picture, resin_dice *dice, uint8_t *bytes) {
     }
 }
 
-/* ---- Whole sets ----------------------------------------------------------------------------------- */
+/* ---- Whole sets ------------------------------------------------------------------------------ */
 
 typedef struct set {
     uint64_t key;
-    int64_t count, pieces;
+    int64_t count, pieces, image_bytes;
+    uint32_t classes;
     uint8_t *images;
     int64_t *labels;
 } set;
+
+/* Makes both tensors and fills them by pieces. */
+static resin_status make_set(resin_context *context, set *work, const int64_t shape[4],
+                             resin_piece fill_piece, resin_tensor **images, resin_tensor **labels) {
+    resin_tensor *pixels = NULL, *numbers = NULL;
+    RESIN_TRY(resin_empty(context, RESIN_UINT8, 4, shape, &pixels));
+    resin_status status = resin_empty(context, RESIN_INT64, 1, shape, &numbers);
+    if (status != RESIN_OK) {
+        resin_release(pixels);
+        return status;
+    }
+    work->count = shape[0];
+    work->image_bytes = shape[1] * shape[2] * shape[3];
+    work->pieces = resin_piece_count(work->count, IMAGES_PER_PIECE);
+    work->images = resin_tensor_data(pixels);
+    work->labels = resin_tensor_data(numbers);
+    resin_parallel(context, work->pieces, fill_piece, work);
+    *images = pixels;
+    *labels = numbers;
+    return RESIN_OK;
+}
 
 static void draw_piece(void *argument, int64_t piece, int worker) {
     (void)worker;
@@ -249,7 +273,7 @@ static void draw_piece(void *argument, int64_t piece, int worker) {
         int label = (int)(i % CLASSES);
         draw_figure(&picture, &dice, &classes[label]);
         draw_clutter(&picture, &dice);
-        finish(&picture, &dice, work->images + i * PIXELS * CHANNELS);
+        finish(&picture, &dice, work->images + i * work->image_bytes);
         work->labels[i] = label;
     }
 }
@@ -258,22 +282,38 @@ resin_status resin_synthetic_images(resin_context *context, uint64_t seed, bool 
                                     resin_tensor **images, resin_tensor **labels) {
     if (count < 1)
         return resin_fail(context, RESIN_ERROR_ARGUMENT,
-                          "synthetic: expected a count of at least 1, got %lld", (long long)count);
-    resin_tensor *pixels = NULL, *classes_of = NULL;
-    RESIN_TRY(resin_empty(context, RESIN_UINT8, 4, (int64_t[]){count, SIDE, SIDE, CHANNELS}, &pixels));
-    resin_status status = resin_empty(context, RESIN_INT64, 1, &count, &classes_of);
-    if (status != RESIN_OK) {
-        resin_release(pixels);
-        return status;
+                          "synthetic: expected a count of at least 1, got %" PRId64, count);
+    /* The keys keep both splits apart, and away from other uses of the same seed. */
+    set work = {.key = seed ^ (test ? UINT64_C(0x746573742073796e) : UINT64_C(0x747261696e73796e))};
+    return make_set(context, &work, (int64_t[]){count, SIDE, SIDE, CHANNELS}, draw_piece, images,
+                    labels);
+}
+
+static void noise_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const set *work = argument;
+    int64_t first, last;
+    resin_piece_bounds(work->count, work->pieces, piece, &first, &last);
+    for (int64_t i = first; i < last; i++) {
+        resin_dice dice = resin_dice_start(work->key, (uint64_t)i);
+        work->labels[i] = resin_dice_below(&dice, work->classes);
+        uint8_t *image = work->images + i * work->image_bytes;
+        for (int64_t k = 0; k < work->image_bytes; k++)
+            image[k] = (uint8_t)(resin_dice_bits(&dice) >> 24);
     }
-    /* The key is apart from those of other uses of the same seed. */
-    set work = {.key = seed ^ (test ? UINT64_C(0x746573742073796e) : UINT64_C(0x747261696e73796e)),
-                .count = count,
-                .pieces = resin_piece_count(count, IMAGES_PER_PIECE),
-                .images = resin_tensor_data(pixels),
-                .labels = resin_tensor_data(classes_of)};
-    resin_parallel(context, work.pieces, draw_piece, &work);
-    *images = pixels;
-    *labels = classes_of;
-    return RESIN_OK;
+}
+
+resin_status resin_random_images(resin_context *context, uint64_t seed, const int64_t shape[4],
+                                 int64_t classes_wanted, resin_tensor **images,
+                                 resin_tensor **labels) {
+    for (int axis = 0; axis < 4; axis++)
+        if (shape[axis] < 1)
+            return resin_fail(context, RESIN_ERROR_ARGUMENT,
+                              "random: expected count, height, width and channels of at least 1, "
+                              "got %" PRId64, shape[axis]);
+    if (classes_wanted < 1 || classes_wanted > INT32_MAX)
+        return resin_fail(context, RESIN_ERROR_ARGUMENT,
+                          "random: expected 1 to 2^31 - 1 classes, got %" PRId64, classes_wanted);
+    set work = {.key = seed ^ UINT64_C(0x6e6f697365696d67), .classes = (uint32_t)classes_wanted};
+    return make_set(context, &work, shape, noise_piece, images, labels);
 }

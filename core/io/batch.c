@@ -1,0 +1,200 @@
+/* batch.c: from records of a data set to a batch of normalized images, and the order of an
+ * epoch.
+ *
+ * The crop and the flip of an image depend on (seed, epoch, record) only, so threads, batch size
+ * and order do not matter, and a training that is resumed in the middle of an epoch goes on with
+ * the same bits. */
+#include "core/base/context.h"
+#include "core/base/threads.h"
+#include "core/io/dice.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+enum { LEVELS = 256, PIXELS_PER_PIECE = 1 << 14 };
+
+/* The keys of the two uses of a seed; the epoch is spread over the key by an odd factor (2^64
+ * divided by the golden ratio), so that neighbouring seeds and epochs have nothing in common. */
+static uint64_t epoch_key(uint64_t seed, uint64_t epoch, uint64_t use) {
+    return (seed ^ use) + (epoch + 1) * UINT64_C(0x9E3779B97F4A7C15);
+}
+static const uint64_t AUGMENT = UINT64_C(0x6175676d656e7400);
+static const uint64_t SHUFFLE = UINT64_C(0x73687566666c6500);
+
+/* ---- Batches --------------------------------------------------------------------------------- */
+
+typedef struct gathering {
+    const uint8_t *images;
+    const int64_t *records;
+    int64_t count, height, width, pieces;
+    int channels;
+    const resin_batch_settings *settings;
+    float level[RESIN_MAX_CHANNELS][LEVELS]; /* what each byte becomes */
+    float *out;
+} gathering;
+
+/* Copies one image, moved by (down, right) and mirrored; what comes from outside is zero. */
+static void place_image(const gathering *work, const uint8_t *image, int64_t down, int64_t right,
+                        bool flip, float *out) {
+    int64_t height = work->height, width = work->width;
+    int channels = work->channels;
+    for (int64_t y = 0; y < height; y++) {
+        int64_t from_y = y + down;
+        const uint8_t *row = image + from_y * width * channels;
+        for (int64_t x = 0; x < width; x++, out += channels) {
+            int64_t from_x = (flip ? width - 1 - x : x) + right;
+            bool inside = from_y >= 0 && from_y < height && from_x >= 0 && from_x < width;
+            for (int c = 0; c < channels; c++)
+                out[c] = inside ? work->level[c][row[from_x * channels + c]] : 0.0f;
+        }
+    }
+}
+
+static void gather_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const gathering *work = argument;
+    const resin_batch_settings *settings = work->settings;
+    int64_t first, last, size = work->height * work->width * work->channels;
+    uint64_t key = epoch_key(settings->seed, settings->epoch, AUGMENT);
+    resin_piece_bounds(work->count, work->pieces, piece, &first, &last);
+    for (int64_t i = first; i < last; i++) {
+        int64_t record = work->records[i];
+        resin_dice dice = resin_dice_start(key, (uint64_t)record);
+        uint32_t offsets = 2 * (uint32_t)settings->pad + 1;
+        int64_t down = (int64_t)resin_dice_below(&dice, offsets) - settings->pad;
+        int64_t right = (int64_t)resin_dice_below(&dice, offsets) - settings->pad;
+        bool flip = settings->flip && (resin_dice_bits(&dice) & 1u);
+        place_image(work, work->images + record * size, down, right, flip, work->out + i * size);
+    }
+}
+
+static resin_status check_settings(resin_context *context, const resin_batch_settings *settings,
+                                   int channels) {
+    if (settings->pad < 0 || settings->pad > RESIN_MAX_PAD)
+        return resin_fail(context, RESIN_ERROR_ARGUMENT,
+                          "image_batch: expected a pad of 0 to %d pixels, got %d", RESIN_MAX_PAD,
+                          settings->pad);
+    for (int c = 0; c < channels; c++)
+        if (!(settings->deviation[c] > 0.0f))
+            return resin_fail(context, RESIN_ERROR_ARGUMENT,
+                              "image_batch: expected a deviation above 0 for channel %d, got %g", c,
+                              (double)settings->deviation[c]);
+    return RESIN_OK;
+}
+
+static resin_status check_records(resin_context *context, const char *name, const int64_t *records,
+                                  int64_t count, int64_t all) {
+    if (count < 1)
+        return resin_fail(context, RESIN_ERROR_ARGUMENT,
+                          "%s: expected at least 1 record, got %" PRId64, name, count);
+    for (int64_t i = 0; i < count; i++)
+        if (records[i] < 0 || records[i] >= all)
+            return resin_fail(context, RESIN_ERROR_ARGUMENT,
+                              "%s: record %" PRId64 " is outside of the set, which has the records "
+                              "0 to %" PRId64, name, records[i], all - 1);
+    return RESIN_OK;
+}
+
+resin_status resin_image_batch(resin_context *context, const resin_tensor *images,
+                               const int64_t *records, int64_t count,
+                               const resin_batch_settings *settings, resin_tensor **out) {
+    const int64_t *shape = resin_tensor_shape(images);
+    if (resin_tensor_dtype(images) != RESIN_UINT8 || resin_tensor_rank(images) != 4 ||
+        !resin_tensor_contiguous(images))
+        return resin_fail(context, RESIN_ERROR_SHAPE,
+                          "image_batch: expected contiguous uint8 images (count, height, width, "
+                          "channels), got %s of rank %d",
+                          resin_dtype_name(resin_tensor_dtype(images)), resin_tensor_rank(images));
+    if (shape[3] < 1 || shape[3] > RESIN_MAX_CHANNELS)
+        return resin_fail(context, RESIN_ERROR_SHAPE,
+                          "image_batch: expected 1 to %d channels, got %" PRId64,
+                          RESIN_MAX_CHANNELS, shape[3]);
+    RESIN_TRY(check_settings(context, settings, (int)shape[3]));
+    RESIN_TRY(check_records(context, "image_batch", records, count, shape[0]));
+    resin_tensor *batch;
+    int64_t batch_shape[4] = {count, shape[1], shape[2], shape[3]};
+    RESIN_TRY(resin_empty(context, RESIN_FLOAT32, 4, batch_shape, &batch));
+    gathering work = {.images = resin_tensor_data(images), .records = records, .count = count,
+                      .height = shape[1], .width = shape[2], .channels = (int)shape[3],
+                      .settings = settings, .out = resin_tensor_data(batch)};
+    for (int c = 0; c < work.channels; c++)
+        for (int level = 0; level < LEVELS; level++)
+            work.level[c][level] =
+                ((float)level / 255.0f - settings->mean[c]) / settings->deviation[c];
+    int64_t pixels = shape[1] * shape[2] > 0 ? shape[1] * shape[2] : 1;
+    work.pieces = resin_piece_count(count, (PIXELS_PER_PIECE + pixels - 1) / pixels);
+    resin_parallel(context, work.pieces, gather_piece, &work);
+    *out = batch;
+    return RESIN_OK;
+}
+
+resin_status resin_label_batch(resin_context *context, const resin_tensor *labels,
+                               const int64_t *records, int64_t count, resin_tensor **out) {
+    if (resin_tensor_dtype(labels) != RESIN_INT64 || resin_tensor_rank(labels) != 1 ||
+        !resin_tensor_contiguous(labels))
+        return resin_fail(context, RESIN_ERROR_SHAPE,
+                          "label_batch: expected contiguous int64 labels (count), got %s of rank "
+                          "%d",
+                          resin_dtype_name(resin_tensor_dtype(labels)), resin_tensor_rank(labels));
+    RESIN_TRY(check_records(context, "label_batch", records, count, resin_tensor_shape(labels)[0]));
+    resin_tensor *batch;
+    RESIN_TRY(resin_empty(context, RESIN_INT64, 1, &count, &batch));
+    const int64_t *all = resin_tensor_data(labels);
+    int64_t *some = resin_tensor_data(batch);
+    for (int64_t i = 0; i < count; i++) some[i] = all[records[i]];
+    *out = batch;
+    return RESIN_OK;
+}
+
+/* ---- The order of an epoch ------------------------------------------------------------------- */
+
+resin_status resin_epoch_order(resin_context *context, int64_t count, bool shuffle, uint64_t seed,
+                               uint64_t epoch, resin_tensor **out) {
+    if (count < 0 || count > UINT32_MAX)
+        return resin_fail(context, RESIN_ERROR_ARGUMENT,
+                          "epoch_order: expected a count of 0 to 2^32 - 1, got %" PRId64, count);
+    resin_tensor *order;
+    RESIN_TRY(resin_empty(context, RESIN_INT64, 1, &count, &order));
+    int64_t *record = resin_tensor_data(order);
+    for (int64_t i = 0; i < count; i++) record[i] = i;
+    resin_dice dice = resin_dice_start(epoch_key(seed, epoch, SHUFFLE), 0);
+    for (int64_t i = count - 1; shuffle && i > 0; i--) { /* Fisher and Yates */
+        int64_t other = resin_dice_below(&dice, (uint32_t)i + 1);
+        int64_t kept = record[i];
+        record[i] = record[other];
+        record[other] = kept;
+    }
+    *out = order;
+    return RESIN_OK;
+}
+
+/* ---- Mean and deviation ---------------------------------------------------------------------- */
+
+resin_status resin_image_statistics(resin_context *context, const resin_tensor *images,
+                                    double mean[RESIN_MAX_CHANNELS],
+                                    double deviation[RESIN_MAX_CHANNELS]) {
+    const int64_t *shape = resin_tensor_shape(images);
+    if (resin_tensor_dtype(images) != RESIN_UINT8 || resin_tensor_rank(images) != 4 ||
+        !resin_tensor_contiguous(images) || resin_tensor_count(images) == 0 ||
+        shape[3] > RESIN_MAX_CHANNELS)
+        return resin_fail(context, RESIN_ERROR_SHAPE,
+                          "image_statistics: expected contiguous uint8 images (count, height, "
+                          "width, channels) with 1 to %d channels", RESIN_MAX_CHANNELS);
+    int channels = (int)shape[3];
+    int64_t pixels = resin_tensor_count(images) / channels;
+    const uint8_t *pixel = resin_tensor_data(images);
+    uint64_t histogram[RESIN_MAX_CHANNELS][LEVELS] = {{0}};
+    for (int64_t i = 0; i < pixels; i++, pixel += channels)
+        for (int c = 0; c < channels; c++) histogram[c][pixel[c]]++;
+    for (int c = 0; c < channels; c++) {
+        double sum = 0.0, squares = 0.0;
+        for (int level = 0; level < LEVELS; level++)
+            sum += (double)histogram[c][level] * level;
+        mean[c] = sum / (double)pixels;
+        for (int level = 0; level < LEVELS; level++)
+            squares += (double)histogram[c][level] * (level - mean[c]) * (level - mean[c]);
+        deviation[c] = sqrt(squares / (double)pixels) / 255.0;
+        mean[c] /= 255.0;
+    }
+    return RESIN_OK;
+}
