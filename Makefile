@@ -49,8 +49,8 @@ endif
 
 # $(call remember,TEXT): a recipe for a file that changes only when TEXT does, so that what depends
 # on the file is built again when flags or sources come and go.
-remember = @mkdir -p $(@D); printf '%s\n' '$(subst ','\'',$(1))' | cmp -s - $@ || \
-    printf '%s\n' '$(subst ','\'',$(1))' > $@
+remember = @mkdir -p $(@D); printf '%s\n' '$(subst ','\'',$(strip $(1)))' > $@.new; \
+    if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 $(BUILD)/setup: FORCE
 	$(call remember,$(FOR_SETUP))

@@ -185,7 +185,6 @@ missing() {
         find_lua_headers || echo "the headers of Lua 5.4"
     else
         printf 'a C compiler that works (%s)\n' "$CC"
-        echo "the headers of Lua 5.4"
     fi
     find_lua || echo "Lua 5.4"
     find_openblas || echo "OpenBLAS"
@@ -214,8 +213,12 @@ debian_line() {
 install_line() {
     test_tools=''
     if command -v apt-get > /dev/null; then
-        [ "$(id -u)" = 0 ] && debian_line "$1" && return
-        printf "su -c '%s'" "$(debian_line "$1")"
+        as="su -c '%s'"
+        command -v sudo > /dev/null && as="sudo sh -c '%s'"
+        [ "$(id -u)" = 0 ] && as='%s'
+        # The format is one of the three above.
+        # shellcheck disable=SC2059
+        printf "$as" "$(debian_line "$1")"
     elif command -v dnf > /dev/null; then
         [ "$1" = build ] || test_tools=' libcmocka-devel luarocks pkgconf && luarocks install busted'
         printf 'dnf install gcc make lua lua-devel openblas-openmp zlib-devel%s' "$test_tools"
@@ -277,7 +280,7 @@ configure() {
     lacking=$(missing build)
     if [ -n "$lacking" ]; then
         say_missing build build
-        if ! has_compiler && [ -s "$scratch/log" ]; then
+        if command -v "${CC%% *}" > /dev/null && ! has_compiler; then
             echo "resin: $CC said:" >&2
             head -n 5 "$scratch/log" | sed 's/^/resin:   /' >&2
         fi
