@@ -235,6 +235,127 @@ RESIN_API const char *resin_conv_method(const resin_context *context);
  * each): what a measured speed is to be compared with. Takes about half a second. */
 RESIN_API double resin_measure_peak(resin_context *context);
 
+/* ---- Files and data ------------------------------------------------------------------------- */
+
+/* Readers check a file against its own header before memory is asked for. A file that is missing,
+ * truncated, damaged or foreign is RESIN_ERROR_FILE with a message that names it; nothing in a file
+ * is ever run. Labels count from 0. Paths are the system's, as fopen takes them. */
+
+/* An IDX file (MNIST and its kin), plain or gzipped, of any rank from 1: unsigned bytes give uint8,
+ * signed bytes, shorts and ints int32, floats and doubles float32 and float64. Gzipped files need
+ * an engine that was built with zlib. */
+RESIN_API resin_status resin_idx_read(resin_context *context, const char *path, resin_tensor **out);
+
+/* The binary version of CIFAR-10 in a folder (or in its folder cifar-10-batches-bin):
+ * data_batch_1.bin to data_batch_5.bin, or test_batch.bin with `test`. images: uint8
+ * (count, 32, 32, 3); labels: int64 (count), 0 to 9. */
+RESIN_API resin_status resin_cifar10_read(resin_context *context, const char *folder, bool test,
+                                          resin_tensor **images, resin_tensor **labels);
+/* CIFAR-100: train.bin or test.bin in the folder or in its folder cifar-100-binary; the labels are
+ * the 100 classes, with `superclass` the 20. */
+RESIN_API resin_status resin_cifar100_read(resin_context *context, const char *folder, bool test,
+                                           bool superclass, resin_tensor **images,
+                                           resin_tensor **labels);
+
+/* numpy's .npy files, versions 1 to 3, either byte order, either order of axes. f2 gives float32;
+ * i1, i2 and u2 int32; u4 int64; u8 int64 where the values fit; b1 uint8. Arrays of objects are
+ * refused. Written: version 1, row-major, little-endian; any strides. The file appears under its
+ * name when it is complete (a temporary name in the same folder before). */
+RESIN_API resin_status resin_npy_read(resin_context *context, const char *path, resin_tensor **out);
+RESIN_API resin_status resin_npy_write(resin_context *context, const char *path,
+                                       const resin_tensor *tensor);
+
+/* A safetensors file, opened and checked as a whole: header of at most 100 MB, no holes, no
+ * overlaps, no name twice, every offset inside of the file. Loading reads one tensor at a time. The
+ * handle holds the context; it is closed with resin_safetensors_close (NULL is allowed). */
+typedef struct resin_safetensors resin_safetensors;
+RESIN_API resin_status resin_safetensors_open(resin_context *context, const char *path,
+                                              resin_safetensors **out);
+RESIN_API void resin_safetensors_close(resin_safetensors *file);
+
+/* Tensors are numbered from 0 in the order of their bytes. Strings and shapes belong to the file's
+ * handle. Outside of 0 .. count - 1 the name is NULL. */
+typedef struct resin_safetensors_info {
+    const char *name;
+    const char *stored_dtype; /* in the file: "F32", "BF16", ... */
+    resin_dtype dtype; /* when loaded; RESIN_DTYPE_COUNT: cannot be loaded (F8_E4M3, C64, ...) */
+    int rank;
+    const int64_t *shape;
+} resin_safetensors_info;
+RESIN_API int64_t resin_safetensors_count(const resin_safetensors *file);
+RESIN_API resin_safetensors_info resin_safetensors_describe(const resin_safetensors *file,
+                                                            int64_t index);
+/* The number of the tensor with a name, or -1. */
+RESIN_API int64_t resin_safetensors_find(const resin_safetensors *file, const char *name);
+/* A new tensor. F32, F64, I32, I64 and U8 as they are; F16 and BF16 become float32; I8, I16 and U16
+ * int32; U32 int64; U64 int64, an error if a value does not fit; BOOL uint8 with 0 and 1. */
+RESIN_API resin_status resin_safetensors_load(resin_safetensors *file, int64_t index,
+                                              resin_tensor **out);
+/* Into a tensor of the same shape (else RESIN_ERROR_SHAPE), converted to its dtype; a change in
+ * place that no graph records. If reading fails, the contents are undefined. */
+RESIN_API resin_status resin_safetensors_load_into(resin_safetensors *file, int64_t index,
+                                                   resin_tensor *destination);
+/* The strings of "__metadata__": by key (NULL if there is none), or number `index` in the order of
+ * their keys: the key, and the value through `value` (NULL beyond the last). */
+RESIN_API const char *resin_safetensors_metadata(const resin_safetensors *file, const char *key);
+RESIN_API int64_t resin_safetensors_metadata_count(const resin_safetensors *file);
+RESIN_API const char *resin_safetensors_metadata_at(const resin_safetensors *file, int64_t index,
+                                                    const char **value);
+/* Writes `count` tensors (of any strides) under their names, and metadata_count strings. Names and
+ * strings are UTF-8; a name given twice, or "__metadata__", is RESIN_ERROR_ARGUMENT. Atomic: under
+ * `path` is either the old file or the complete new one, and a failure leaves no other file. */
+RESIN_API resin_status resin_safetensors_write(resin_context *context, const char *path,
+                                               const char *const *names,
+                                               resin_tensor *const *tensors, int64_t count,
+                                               const char *const *metadata_keys,
+                                               const char *const *metadata_values,
+                                               int64_t metadata_count);
+
+/* The embedded set of images, drawn from formulas: uint8 (count, 32, 32, 3), labels int64 (count),
+ * image i has the class i mod 10. Image i depends on (seed, test, i) only: a larger count continues
+ * a smaller one, and training and test images are different draws. */
+RESIN_API resin_status resin_synthetic_images(resin_context *context, uint64_t seed, bool test,
+                                              int64_t count, resin_tensor **images,
+                                              resin_tensor **labels);
+/* "disk", "square", ... for 0 to 9, else NULL. */
+RESIN_API const char *resin_synthetic_class_name(int label);
+/* Noise with random labels: shape is (count, height, width, channels). */
+RESIN_API resin_status resin_random_images(resin_context *context, uint64_t seed,
+                                           const int64_t shape[4], int64_t classes,
+                                           resin_tensor **images, resin_tensor **labels);
+
+enum { RESIN_MAX_CHANNELS = 4, RESIN_MAX_PAD = 4096 };
+
+/* How images become a batch. A byte becomes (byte / 255 - mean) / deviation, by channel. With `pad`,
+ * the normalized image is padded with that many zeros on each side (that is: with the mean colour,
+ * as in He et al. 2015, section 4.2) and a window of the original size is taken at random; with
+ * `flip`, one image in two is mirrored left to right. Which window and whether mirrored depends on
+ * (seed, epoch, record) only. */
+typedef struct resin_batch_settings {
+    int pad;
+    bool flip;
+    float mean[RESIN_MAX_CHANNELS], deviation[RESIN_MAX_CHANNELS];
+    uint64_t seed, epoch;
+} resin_batch_settings;
+
+/* The images with the numbers records[0 .. count - 1] (from 0; each may come several times) of
+ * `images`, uint8 (all, height, width, channels), contiguous, at most RESIN_MAX_CHANNELS channels.
+ * out: float32 (count, height, width, channels). */
+RESIN_API resin_status resin_image_batch(resin_context *context, const resin_tensor *images,
+                                         const int64_t *records, int64_t count,
+                                         const resin_batch_settings *settings, resin_tensor **out);
+/* Their labels: int64 (all) to int64 (count). */
+RESIN_API resin_status resin_label_batch(resin_context *context, const resin_tensor *labels,
+                                         const int64_t *records, int64_t count, resin_tensor **out);
+/* The records of an epoch, int64 (count): 0 to count - 1 in order, or with `shuffle` in an order
+ * that depends on (seed, epoch, count) only. The context's random state is not used. */
+RESIN_API resin_status resin_epoch_order(resin_context *context, int64_t count, bool shuffle,
+                                         uint64_t seed, uint64_t epoch, resin_tensor **out);
+/* Mean and deviation (of the population) of each channel of uint8 images, on the scale 0 to 1. */
+RESIN_API resin_status resin_image_statistics(resin_context *context, const resin_tensor *images,
+                                              double mean[RESIN_MAX_CHANNELS],
+                                              double deviation[RESIN_MAX_CHANNELS]);
+
 #ifdef __cplusplus
 }
 #endif
