@@ -40,7 +40,7 @@ endif
 # Taken before config.mk answers.
 FOR_SETUP := CC='$(CC)' CFLAGS='$(CFLAGS)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' \
     LUA='$(LUA)' LUA_INCDIR='$(LUA_INCDIR)' OPENBLAS_LIBDIR='$(OPENBLAS_LIBDIR)' \
-    BUSTED='$(or $(BUSTED),$(shell command -v busted))'
+    BUSTED='$(or $(BUSTED),$(shell command -v busted || command -v busted-5.4))'
 
 # Goals that look at nothing, or that first install what is missing and call make again.
 ifneq ($(filter-out resnet test sanitize uninstall clean,$(or $(MAKECMDGOALS),all)),)

@@ -60,7 +60,8 @@ END
 
 # LUA: an interpreter that is Lua 5.4.
 find_lua() {
-    for candidate in ${LUA:-} lua5.4 lua-5.4 lua54 lua; do
+    prefix=$(brew --prefix lua@5.4 2> /dev/null) || prefix=/usr/local
+    for candidate in ${LUA:-} lua5.4 lua-5.4 lua54 lua "$prefix/bin/lua"; do
         version=$($candidate -e 'io.write(_VERSION)' 2> /dev/null) || continue
         if [ "$version" = "Lua 5.4" ]; then
             LUA=$candidate
@@ -115,8 +116,7 @@ find_openblas() {
     for folder in "/usr/lib/$triplet/openblas-openmp" "$OPENBLAS_LIBDIR" /usr/lib64 \
         "/usr/lib/$triplet" "$prefix/lib" /usr/lib /usr/local/lib; do
         [ -n "$folder" ] || continue
-        for name in libopenblaso.so.0 libopenblas.so.0 libopenblas.so.3 libopenblas.0.dylib \
-            libopenblas.so libopenblas.dylib; do
+        for name in libopenblaso.so.0 libopenblas.so.0 libopenblas.so.3 libopenblas.0.dylib; do
             [ -e "$folder/$name" ] && found="$found$folder/$name:"
         done
     done
@@ -124,7 +124,7 @@ find_openblas() {
         sed -n 's/.*=> \(.*libopenblaso\{0,1\}\.so\.[0-9]*\)$/\1/p' | tr '\n' ':')
     found=$found$listed
     OPENBLAS_PATHS=$(printf '%s' "$found" | tr ':' '\n' | awk '!seen[$0]++' | tr '\n' ':')
-    OPENBLAS_PATHS=${OPENBLAS_PATHS}libopenblaso.so.0:libopenblas.so.0:libopenblas.so
+    OPENBLAS_PATHS=${OPENBLAS_PATHS}libopenblaso.so.0:libopenblas.so.0
     [ -n "$found" ]
 }
 
@@ -163,10 +163,10 @@ int main(void) { return cmocka_run_group_tests_name("", (struct CMUnitTest *)0, 
 END
 }
 
-# BUSTED_COMMAND: what runs busted in Lua 5.4. Debian's program is a Lua script that its first
-# line would start in whatever `lua` is; LuaRocks' is a shell script that knows its Lua.
+# BUSTED_COMMAND: what runs busted in Lua 5.4. Debian's program is a Lua script that its first line
+# would start in whatever `lua` is; LuaRocks' is a shell script that knows its Lua.
 find_busted() {
-    program=$(command -v "${BUSTED:-busted}") || return 1
+    program=$(command -v "${BUSTED:-busted}" || command -v busted-5.4) || return 1
     case $(head -n 1 "$program") in
         *lua*) BUSTED_COMMAND="$LUA $program" ;;
         *) BUSTED_COMMAND=$program ;;
@@ -175,7 +175,7 @@ find_busted() {
 }
 
 has_clang() {
-    (CC=clang && has_compiler && find_openmp)
+    CC=clang "$0" configure "$scratch/clang.mk" > "$scratch/log" 2>&1
 }
 
 # Prints the names of what the level (build, test, ci) needs and this machine lacks.
@@ -211,7 +211,7 @@ debian_line() {
 
 # The one line that installs everything of the level on this system, as its administrator.
 install_line() {
-    test_tools=''
+    test_tools='' rocks='luarocks --lua-version 5.4 install busted'
     if command -v apt-get > /dev/null; then
         as="su -c '%s'"
         command -v sudo > /dev/null && as="sudo sh -c '%s'"
@@ -220,24 +220,24 @@ install_line() {
         # shellcheck disable=SC2059
         printf "$as" "$(debian_line "$1")"
     elif command -v dnf > /dev/null; then
-        [ "$1" = build ] || test_tools=' libcmocka-devel luarocks pkgconf && luarocks install busted'
+        [ "$1" = build ] || test_tools=" libcmocka-devel pkgconf luarocks && $rocks"
         printf 'dnf install gcc make lua lua-devel openblas-openmp zlib-devel%s' "$test_tools"
     elif command -v apk > /dev/null; then
-        [ "$1" = build ] || test_tools=' cmocka-dev lua5.4-busted pkgconf'
+        [ "$1" = build ] || test_tools=' cmocka-dev pkgconf lua5.4-busted'
         printf 'apk add gcc make musl-dev lua5.4 lua5.4-dev openblas zlib-dev%s' "$test_tools"
     elif [ "$(uname -s)" = Darwin ]; then
-        [ "$1" = build ] || test_tools=' cmocka luarocks pkgconf && luarocks install busted'
-        printf 'xcode-select --install; brew install lua libomp openblas%s' "$test_tools"
+        [ "$1" = build ] || test_tools=" cmocka pkgconf luarocks && $rocks"
+        printf 'xcode-select --install; brew install lua@5.4 libomp openblas%s' "$test_tools"
     else
         printf '(with the package manager of your system) gcc make lua-5.4 openblas zlib'
-        [ "$1" = build ] || printf ' cmocka busted pkg-config'
+        [ "$1" = build ] || printf ' cmocka pkg-config; %s' "$rocks"
     fi
 }
 
 say_missing() {
     echo "resin: this machine lacks what is needed to $2:" >&2
     printf '%s\n' "$lacking" | sed 's/^/resin:   - /' >&2
-    echo "resin: one line installs it, as the administrator; then try again:" >&2
+    echo "resin: this line installs it (with the rights of the administrator, but for macOS):" >&2
     printf '\n    %s\n\n' "$(install_line "$1")" >&2
 }
 
