@@ -89,7 +89,8 @@ ENGINE_SOURCES := $(sort $(filter-out $(KERNEL_SOURCES),$(wildcard core/*/*.c)))
 BINDING_SOURCES := $(sort $(wildcard lua/binding/*.c))
 LUA_FILES := $(sort $(wildcard lua/resin/*.lua lua/resin/*/*.lua))
 C_TESTS := $(sort $(wildcard tests/c/test_*.c))
-C_TEST_SHARED := $(filter-out $(C_TESTS),$(sort $(wildcard tests/c/*.c)))
+# Programs for measurements stand beside the tests: make build/tests/bench_conv.
+C_TEST_SHARED := $(filter-out tests/c/test_% tests/c/bench_%,$(sort $(wildcard tests/c/*.c)))
 EMBED_TESTS := $(wildcard tests/embed/host.c)
 LUA_TESTS := $(sort $(wildcard tests/lua/*_spec.lua))
 
