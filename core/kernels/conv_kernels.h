@@ -1,6 +1,58 @@
+/* conv_kernels.h: the inner loops of convolution and of the matrix product. */
 #ifndef RESIN_KERNELS_CONV_KERNELS_H
 #define RESIN_KERNELS_CONV_KERNELS_H
-#include <stdint.h>
+
 #include <stdbool.h>
-typedef struct conv_kernels { int vector; } conv_kernels;
+#include <stdint.h>
+
+/* Points of a Winograd tile F(4x4, 3x3): 6 x 6 in, 4 x 4 out. */
+enum { WINOGRAD_POINTS = 36, WINOGRAD_OUTPUTS = 16 };
+
+typedef struct conv_kernels {
+    int vector;        /* floats in a vector */
+    int block_rows;    /* the register block of `product` */
+    int block_columns; /* = 2 vectors: the width of a packed panel */
+
+    /* c (rows x columns, columns <= block_columns) = or += a * b.
+     * a lies by rows (element (i, k) at a[i * a_step + k]) or by columns (a[k * a_step + i]);
+     * b is a panel: row k at b + k * b_step, readable to a whole number of vectors. */
+    void (*product)(int64_t rows, int columns, int64_t depth, const float *a, int64_t a_step,
+                    bool a_by_columns, const float *b, int64_t b_step, float *c, int64_t c_step,
+                    bool accumulate);
+
+    /* to (rows x width, whole vectors) = the first `columns` columns of from, padded with zeros;
+     * or, transposed, its element (i, j) = from[j * from_step + i]. */
+    void (*pack)(int64_t rows, int64_t columns, const float *from, int64_t from_step,
+                 bool transposed, float *to, int64_t width);
+
+    /* sums[j] = or += sum over rows of a[i * a_step + j]. */
+    void (*column_sums)(int64_t rows, int64_t columns, const float *a, int64_t a_step, float *sums,
+                        bool accumulate);
+
+    /* Winograd transforms of one tile; its pixels are given by pointers, those outside the image
+     * point to zeros (to a place that is never read, for the output). Point p of the tile lies at
+     * v + p * plane. Where channels are no multiple of the vector, v and m are written to the next
+     * multiple.
+     *   input:    v = B^T d B,   36 pixels
+     *   output:   y = A^T m A + bias (may be NULL), 16 pixels
+     *   gradient: m = A dy A^T,  16 pixels */
+    void (*winograd_input)(int64_t channels, const float *const *pixels, float *v, int64_t plane);
+    void (*winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
+                            float *const *pixels);
+    void (*winograd_gradient)(int64_t channels, const float *const *pixels, float *m,
+                              int64_t plane);
+
+    /* u = G w G^T for rows x columns of weights: element (tap, i, j) at
+     * w[tap * tap_step + i * row_step + j], or, rotated (the weights of backward-data), at
+     * w[(8 - tap) * tap_step + j * row_step + i]. Row i of point p is written at
+     * u + p * plane + i * width, to whole vectors. */
+    void (*winograd_weights)(int64_t rows, int64_t columns, const float *w, int64_t tap_step,
+                             int64_t row_step, bool rotated, float *u, int64_t plane,
+                             int64_t width);
+    /* dw = G^T du G, the adjoint, in the same layouts (not rotated). */
+    void (*winograd_weights_gradient)(int64_t rows, int64_t columns, const float *du, int64_t plane,
+                                      int64_t width, float *dw, int64_t tap_step,
+                                      int64_t row_step);
+} conv_kernels;
+
 #endif

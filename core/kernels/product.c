@@ -4,7 +4,7 @@
  * Block of the register file: BLOCK_ROWS x 2 vectors of sums, 2 vectors of b and one broadcast
  * element of a: 31 of the 32 registers of AVX-512, 15 of 16 elsewhere. */
 #include "core/kernels/kernel.h"
-#include "core/kernels/conv_kernels.h"
+#include "core/kernels/conv_names.h"
 #include "core/kernels/product_block.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
@@ -45,9 +45,10 @@ static ALWAYS_INLINE void multiply_block(const int rows, const int vectors, cons
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 2
         for (int j = 0; j < vectors; j++) {
-            float *place = c + i * c_step + j * VECTOR_FLOATS;
-            vstore(place, accumulate ? vload(place) + sum[i][j] : sum[i][j]);
+            if (accumulate) sum[i][j] += vload(c + j * VECTOR_FLOATS);
+            vstore(c + j * VECTOR_FLOATS, sum[i][j]);
         }
+        c += c_step;
     }
 }
 

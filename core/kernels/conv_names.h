@@ -1,0 +1,27 @@
+/* conv_names.h: names of the convolution kernels of one instruction set, which the kernel files
+ * share; everybody else calls them through the table (conv_kernels.h says what they do). */
+#ifndef RESIN_KERNELS_CONV_NAMES_H
+#define RESIN_KERNELS_CONV_NAMES_H
+
+#include "core/kernels/kernel.h"
+
+void KERNEL(product_panel)(int64_t rows, int columns, int64_t depth, const float *a,
+                           int64_t a_step, bool a_by_columns, const float *b, int64_t b_step,
+                           float *c, int64_t c_step, bool accumulate);
+void KERNEL(pack)(int64_t rows, int64_t columns, const float *from, int64_t from_step,
+                  bool transposed, float *to, int64_t width);
+void KERNEL(column_sums)(int64_t rows, int64_t columns, const float *a, int64_t a_step, float *sums,
+                         bool accumulate);
+void KERNEL(winograd_input)(int64_t channels, const float *const *pixels, float *v, int64_t plane);
+void KERNEL(winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
+                             float *const *pixels);
+void KERNEL(winograd_gradient)(int64_t channels, const float *const *pixels, float *m,
+                               int64_t plane);
+void KERNEL(winograd_weights)(int64_t rows, int64_t columns, const float *w, int64_t tap_step,
+                              int64_t row_step, bool rotated, float *u, int64_t plane,
+                              int64_t width);
+void KERNEL(winograd_weights_gradient)(int64_t rows, int64_t columns, const float *du,
+                                       int64_t plane, int64_t width, float *dw, int64_t tap_step,
+                                       int64_t row_step);
+
+#endif

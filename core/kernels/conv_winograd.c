@@ -1,0 +1,292 @@
+/* conv_winograd.c: the transforms of Winograd's F(4x4, 3x3), vectorized over channels.
+ * Matrices A, B, G for the points 0, 1, -1, 2, -2, infinity: Lavin and Gray, "Fast Algorithms for
+ * Convolutional Neural Networks", 2016, section 4.3. */
+#include "core/kernels/conv_names.h"
+#include "core/kernels/conv_kernels.h"
+#include "core/kernels/kernel.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+/* The one-dimensional transforms: in[i * in_step] to out[i * out_step]. */
+
+/* B^T d */
+static ALWAYS_INLINE void transform_input(const vfloat d[6], vfloat t[6]) {
+    vfloat even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1];
+    vfloat even_2 = d[4] - d[2], odd_2 = d[3] - d[1];
+    t[0] = 4.0f * d[0] + (d[4] - 5.0f * d[2]);
+    t[1] = even + odd;
+    t[2] = even - odd;
+    t[3] = even_2 + 2.0f * odd_2;
+    t[4] = even_2 - 2.0f * odd_2;
+    t[5] = 4.0f * d[1] + (d[5] - 5.0f * d[3]);
+}
+
+/* A^T m */
+static ALWAYS_INLINE void transform_output(const vfloat m[6], vfloat y[4]) {
+    vfloat sum = m[1] + m[2], difference = m[1] - m[2];
+    vfloat sum_2 = m[3] + m[4], difference_2 = m[3] - m[4];
+    y[0] = m[0] + sum + sum_2;
+    y[1] = difference + 2.0f * difference_2;
+    y[2] = sum + 4.0f * sum_2;
+    y[3] = difference + 8.0f * difference_2 + m[5];
+}
+
+/* A y */
+static ALWAYS_INLINE void transform_gradient(const vfloat y[4], vfloat m[6]) {
+    vfloat even = y[0] + y[2], odd = y[1] + y[3];
+    vfloat even_2 = y[0] + 4.0f * y[2], odd_2 = y[1] + 4.0f * y[3];
+    m[0] = y[0];
+    m[1] = even + odd;
+    m[2] = even - odd;
+    m[3] = even_2 + 2.0f * odd_2;
+    m[4] = even_2 - 2.0f * odd_2;
+    m[5] = y[3];
+}
+
+/* G w */
+static ALWAYS_INLINE void transform_weights(const vfloat w[3], vfloat u[6]) {
+    vfloat outer = (w[0] + w[2]) * (-1.0f / 6), middle = w[1] * (-1.0f / 6);
+    vfloat outer_2 = w[0] * (1.0f / 24) + w[2] * (1.0f / 6), middle_2 = w[1] * (1.0f / 12);
+    u[0] = w[0] * 0.25f;
+    u[1] = outer + middle;
+    u[2] = outer - middle;
+    u[3] = outer_2 + middle_2;
+    u[4] = outer_2 - middle_2;
+    u[5] = w[2];
+}
+
+/* G^T u */
+static ALWAYS_INLINE void transform_weights_gradient(const vfloat u[6], vfloat w[3]) {
+    vfloat sum = (u[1] + u[2]) * (-1.0f / 6), sum_2 = u[3] + u[4];
+    w[0] = u[0] * 0.25f + sum + sum_2 * (1.0f / 24);
+    w[1] = (u[2] - u[1]) * (1.0f / 6) + (u[3] - u[4]) * (1.0f / 12);
+    w[2] = sum + sum_2 * (1.0f / 6) + u[5];
+}
+
+/* The two-dimensional transforms: columns into `half`, then rows of it into stores. */
+
+static ALWAYS_INLINE void input_vector(const float *const *pixels, int64_t offset, float *v,
+                                       int64_t plane) {
+    vfloat half[6][6];
+#pragma GCC unroll 6
+    for (int x = 0; x < 6; x++) {
+        vfloat d[6], t[6];
+#pragma GCC unroll 6
+        for (int y = 0; y < 6; y++) d[y] = vload(pixels[y * 6 + x] + offset);
+        transform_input(d, t);
+#pragma GCC unroll 6
+        for (int y = 0; y < 6; y++) half[y][x] = t[y];
+    }
+#pragma GCC unroll 6
+    for (int y = 0; y < 6; y++) {
+        vfloat t[6];
+        transform_input(half[y], t);
+#pragma GCC unroll 6
+        for (int x = 0; x < 6; x++) {
+            vstore(v, t[x]);
+            v += plane;
+        }
+    }
+}
+
+static ALWAYS_INLINE void output_vector(const float *m, int64_t plane, vfloat bias,
+                                        float *const *pixels, int64_t offset) {
+    vfloat half[4][6];
+#pragma GCC unroll 6
+    for (int x = 0; x < 6; x++) {
+        vfloat d[6], t[4];
+#pragma GCC unroll 6
+        for (int y = 0; y < 6; y++) d[y] = vload(m + (y * 6 + x) * plane);
+        transform_output(d, t);
+#pragma GCC unroll 4
+        for (int y = 0; y < 4; y++) half[y][x] = t[y];
+    }
+#pragma GCC unroll 4
+    for (int y = 0; y < 4; y++) {
+        vfloat t[4];
+        transform_output(half[y], t);
+#pragma GCC unroll 4
+        for (int x = 0; x < 4; x++) vstore(pixels[y * 4 + x] + offset, t[x] + bias);
+    }
+}
+
+static ALWAYS_INLINE void gradient_vector(const float *const *pixels, int64_t offset, float *m,
+                                          int64_t plane) {
+    vfloat half[6][4];
+#pragma GCC unroll 4
+    for (int x = 0; x < 4; x++) {
+        vfloat d[4], t[6];
+#pragma GCC unroll 4
+        for (int y = 0; y < 4; y++) d[y] = vload(pixels[y * 4 + x] + offset);
+        transform_gradient(d, t);
+#pragma GCC unroll 6
+        for (int y = 0; y < 6; y++) half[y][x] = t[y];
+    }
+#pragma GCC unroll 6
+    for (int y = 0; y < 6; y++) {
+        vfloat t[6];
+        transform_gradient(half[y], t);
+#pragma GCC unroll 6
+        for (int x = 0; x < 6; x++) {
+            vstore(m, t[x]);
+            m += plane;
+        }
+    }
+}
+
+static ALWAYS_INLINE void weights_vector(const float *w, int64_t tap_step, float *u,
+                                         int64_t plane) {
+    vfloat half[6][3];
+#pragma GCC unroll 3
+    for (int x = 0; x < 3; x++) {
+        vfloat d[3], t[6];
+#pragma GCC unroll 3
+        for (int y = 0; y < 3; y++) d[y] = vload(w + (y * 3 + x) * tap_step);
+        transform_weights(d, t);
+#pragma GCC unroll 6
+        for (int y = 0; y < 6; y++) half[y][x] = t[y];
+    }
+#pragma GCC unroll 6
+    for (int y = 0; y < 6; y++) {
+        vfloat t[6];
+        transform_weights(half[y], t);
+#pragma GCC unroll 6
+        for (int x = 0; x < 6; x++) {
+            vstore(u, t[x]);
+            u += plane;
+        }
+    }
+}
+
+static ALWAYS_INLINE void weights_gradient_vector(const float *du, int64_t plane, float *dw,
+                                                  int64_t tap_step) {
+    vfloat half[3][6];
+#pragma GCC unroll 6
+    for (int x = 0; x < 6; x++) {
+        vfloat d[6], t[3];
+#pragma GCC unroll 6
+        for (int y = 0; y < 6; y++) d[y] = vload(du + (y * 6 + x) * plane);
+        transform_weights_gradient(d, t);
+#pragma GCC unroll 3
+        for (int y = 0; y < 3; y++) half[y][x] = t[y];
+    }
+#pragma GCC unroll 3
+    for (int y = 0; y < 3; y++) {
+        vfloat t[3];
+        transform_weights_gradient(half[y], t);
+#pragma GCC unroll 3
+        for (int x = 0; x < 3; x++) vstore(dw + (y * 3 + x) * tap_step, t[x]);
+    }
+}
+
+/* Copies the last channels of some pixels, fewer than a vector, to where whole vectors can be read,
+ * and points to the copies. */
+static void copy_rest(int count, int rest, const float *const *pixels, int64_t offset,
+                      float (*copies)[VECTOR_FLOATS], const float **pointers) {
+    for (int p = 0; p < count; p++) {
+        for (int i = 0; i < VECTOR_FLOATS; i++) {
+            copies[p][i] = i < rest ? pixels[p][offset + i] : 0;
+        }
+        pointers[p] = copies[p];
+    }
+}
+
+void KERNEL(winograd_input)(int64_t channels, const float *const *pixels, float *v,
+                            int64_t plane) {
+    int64_t c = 0;
+    for (; c + VECTOR_FLOATS <= channels; c += VECTOR_FLOATS) input_vector(pixels, c, v + c, plane);
+    if (c == channels) return;
+    if (channels > VECTOR_FLOATS) { /* The last vector overlaps the one before. */
+        c = channels - VECTOR_FLOATS;
+        input_vector(pixels, c, v + c, plane);
+    } else {
+        float copies[WINOGRAD_POINTS][VECTOR_FLOATS];
+        const float *pointers[WINOGRAD_POINTS];
+        copy_rest(WINOGRAD_POINTS, (int)channels, pixels, 0, copies, pointers);
+        input_vector(pointers, 0, v, plane);
+    }
+}
+
+void KERNEL(winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
+                             float *const *pixels) {
+    int64_t c = 0;
+    for (; c + VECTOR_FLOATS <= channels; c += VECTOR_FLOATS) {
+        output_vector(m + c, plane, bias ? vload(bias + c) : (vfloat){0}, pixels, c);
+    }
+    if (c == channels) return;
+    if (channels > VECTOR_FLOATS) {
+        c = channels - VECTOR_FLOATS;
+        output_vector(m + c, plane, bias ? vload(bias + c) : (vfloat){0}, pixels, c);
+    } else {
+        float copies[WINOGRAD_OUTPUTS][VECTOR_FLOATS];
+        float *pointers[WINOGRAD_OUTPUTS];
+        for (int p = 0; p < WINOGRAD_OUTPUTS; p++) pointers[p] = copies[p];
+        output_vector(m, plane, (vfloat){0}, pointers, 0);
+        for (int p = 0; p < WINOGRAD_OUTPUTS; p++) {
+            for (int64_t i = 0; i < channels; i++) {
+                pixels[p][i] = copies[p][i] + (bias ? bias[i] : 0);
+            }
+        }
+    }
+}
+
+/* No overlap here: the rest of the last vector must be zero, it is read as part of a panel. */
+void KERNEL(winograd_gradient)(int64_t channels, const float *const *pixels, float *m,
+                               int64_t plane) {
+    int64_t c = 0;
+    for (; c + VECTOR_FLOATS <= channels; c += VECTOR_FLOATS) {
+        gradient_vector(pixels, c, m + c, plane);
+    }
+    if (c == channels) return;
+    float copies[WINOGRAD_OUTPUTS][VECTOR_FLOATS];
+    const float *pointers[WINOGRAD_OUTPUTS];
+    copy_rest(WINOGRAD_OUTPUTS, (int)(channels - c), pixels, c, copies, pointers);
+    gradient_vector(pointers, 0, m + c, plane);
+}
+
+void KERNEL(winograd_weights)(int64_t rows, int64_t columns, const float *w, int64_t tap_step,
+                              int64_t row_step, bool rotated, float *u, int64_t plane,
+                              int64_t width) {
+    float block[9][VECTOR_FLOATS][VECTOR_FLOATS]; /* tap, row, column */
+    for (int64_t j = 0; j < columns; j += VECTOR_FLOATS) {
+        int64_t some_columns = columns - j < VECTOR_FLOATS ? columns - j : VECTOR_FLOATS;
+        for (int64_t i = 0; i < rows; i += VECTOR_FLOATS) {
+            int64_t some_rows = rows - i < VECTOR_FLOATS ? rows - i : VECTOR_FLOATS;
+            float *to = u + i * width + j;
+            if (!rotated && some_columns == VECTOR_FLOATS) {
+                for (int64_t r = 0; r < some_rows; r++) {
+                    weights_vector(w + (i + r) * row_step + j, tap_step, to + r * width, plane);
+                }
+                continue;
+            }
+            for (int tap = 0; tap < 9; tap++) {
+                const float *from = rotated ? w + (8 - tap) * tap_step + j * row_step + i
+                                            : w + tap * tap_step + i * row_step + j;
+                KERNEL(pack)(some_rows, some_columns, from, row_step, rotated, block[tap][0],
+                             VECTOR_FLOATS);
+            }
+            for (int64_t r = 0; r < some_rows; r++) {
+                weights_vector(block[0][r], VECTOR_FLOATS * VECTOR_FLOATS, to + r * width, plane);
+            }
+        }
+    }
+}
+
+void KERNEL(winograd_weights_gradient)(int64_t rows, int64_t columns, const float *du,
+                                       int64_t plane, int64_t width, float *dw, int64_t tap_step,
+                                       int64_t row_step) {
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t j = 0;
+        for (; j + VECTOR_FLOATS <= columns; j += VECTOR_FLOATS) {
+            weights_gradient_vector(du + i * width + j, plane, dw + i * row_step + j, tap_step);
+        }
+        if (j == columns) continue;
+        float copies[9][VECTOR_FLOATS];
+        weights_gradient_vector(du + i * width + j, plane, copies[0], VECTOR_FLOATS);
+        for (int tap = 0; tap < 9; tap++) {
+            for (int64_t k = j; k < columns; k++) {
+                dw[tap * tap_step + i * row_step + k] = copies[tap][k - j];
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+/* conv.c: the three passes of convolution on raw arrays, by the method asked for. */
+#include "core/ops/conv.h"
+
+#include "core/base/memory.h"
+#include "core/base/threads.h"
+#include "core/kernels/kernels.h"
+#include "core/ops/conv_call.h"
+
+resin_status conv_reserve(resin_context *context, int64_t count, int64_t size, float **block) {
+    size_t bytes;
+    if (!resin_size_multiply((size_t)count, (size_t)size, &bytes) ||
+        !resin_size_multiply(bytes, sizeof(float), &bytes)) {
+        return resin_fail(context, RESIN_ERROR_MEMORY,
+                          "scratch of %lld x %lld floats is larger than memory can be",
+                          (long long)count, (long long)size);
+    }
+    return resin_allocate(context, bytes, (void **)block);
+}
+
+resin_status conv_run(resin_context *context, const conv_call *call, conv_method method) {
+    if (!conv_method_fits(&call->shape, call->pass, method)) {
+        return resin_fail(context, RESIN_ERROR_ARGUMENT,
+                          "conv2d: method %s cannot do a kernel of %lldx%lld with stride %lldx%lld, "
+                          "dilation %lldx%lld and %lld groups",
+                          conv_method_name(method), (long long)call->shape.kernel_h,
+                          (long long)call->shape.kernel_w, (long long)call->shape.stride_h,
+                          (long long)call->shape.stride_w, (long long)call->shape.dilation_h,
+                          (long long)call->shape.dilation_w, (long long)call->shape.groups);
+    }
+    switch (method) {
+    case CONV_WINOGRAD: return conv_winograd_run(context, call);
+    case CONV_PRODUCT: return conv_product_run(context, call);
+    default: return conv_reference_run(context, call);
+    }
+}
+
+resin_status conv_forward(resin_context *context, const conv_shape *shape, conv_method method,
+                          const float *x, const float *weights, const float *bias, float *y) {
+    const conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape,
+                            .pass = CONV_FORWARD, .x = x, .weights = weights, .bias = bias,
+                            .result = y};
+    return conv_run(context, &call, method);
+}
+
+resin_status conv_backward_data(resin_context *context, const conv_shape *shape, conv_method method,
+                                const float *dy, const float *weights, float *dx) {
+    const conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape,
+                            .pass = CONV_BACKWARD_DATA, .dy = dy, .weights = weights, .result = dx};
+    return conv_run(context, &call, method);
+}
+
+/* Sums of dy over pixels: by parts of the pixels, which are added in order. */
+typedef struct bias_sums {
+    const conv_kernels *kernels;
+    const float *dy;
+    int64_t pixels, channels, parts;
+    float *partial;
+} bias_sums;
+
+static void bias_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const bias_sums *b = argument;
+    int64_t first, last;
+    resin_piece_bounds(b->pixels, b->parts, piece, &first, &last);
+    b->kernels->column_sums(last - first, b->channels, b->dy + first * b->channels, b->channels,
+                            b->partial + piece * b->channels, false);
+}
+
+static resin_status backward_bias(resin_context *context, const conv_kernels *kernels,
+                                  const conv_shape *shape, const float *dy, float *dbias) {
+    bias_sums b = {.kernels = kernels, .dy = dy, .channels = shape->out_c,
+                   .pixels = shape->batch * shape->out_h * shape->out_w};
+    b.parts = resin_piece_count(b.pixels, 512);
+    RESIN_TRY(conv_reserve(context, b.parts, b.channels, &b.partial));
+    resin_parallel(context, b.parts, bias_piece, &b);
+    kernels->column_sums(b.parts, b.channels, b.partial, b.channels, dbias, false);
+    resin_deallocate(context, b.partial);
+    return RESIN_OK;
+}
+
+resin_status conv_backward_weights(resin_context *context, const conv_shape *shape,
+                                   conv_method method, const float *x, const float *dy,
+                                   float *dweights, float *dbias) {
+    const conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape,
+                            .pass = CONV_BACKWARD_WEIGHTS, .x = x, .dy = dy, .result = dweights};
+    RESIN_TRY(conv_run(context, &call, method));
+    return dbias ? backward_bias(context, call.kernels, shape, dy, dbias) : RESIN_OK;
+}

@@ -1,0 +1,40 @@
+/* conv_call.h: what the methods of convolution share: one call's arguments, the list of methods'
+ * functions, scratch. */
+#ifndef RESIN_OPS_CONV_CALL_H
+#define RESIN_OPS_CONV_CALL_H
+
+#include "core/kernels/conv_kernels.h"
+#include "core/ops/conv.h"
+
+/* One pass of one convolution. `x`, `dy`, `weights` and `bias` are set where the pass reads them;
+ * `result` is y, dx or dweights. */
+typedef struct conv_call {
+    const conv_kernels *kernels;
+    conv_shape shape;
+    conv_pass pass;
+    const float *x, *dy, *weights, *bias;
+    float *result;
+} conv_call;
+
+/* Runs one call by one method that can do it: what conv_forward and its sisters do with the kernels
+ * of this processor, and tests with those of each instruction set. */
+resin_status conv_run(resin_context *context, const conv_call *call, conv_method method);
+
+/* Whether a method can do a pass of a shape at all. */
+bool conv_method_fits(const conv_shape *shape, conv_pass pass, conv_method method);
+
+resin_status conv_reference_run(resin_context *context, const conv_call *call);
+resin_status conv_winograd_run(resin_context *context, const conv_call *call);
+resin_status conv_direct_run(resin_context *context, const conv_call *call);
+resin_status conv_product_run(resin_context *context, const conv_call *call);
+resin_status conv_grouped_run(resin_context *context, const conv_call *call);
+
+/* Scratch of count x size floats from the arena, with overflow checked. */
+resin_status conv_reserve(resin_context *context, int64_t count, int64_t size, float **block);
+
+static inline int64_t conv_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t conv_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t conv_divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t conv_round_up(int64_t a, int64_t b) { return conv_divide_up(a, b) * b; }
+
+#endif

@@ -1,0 +1,416 @@
+/* test_conv.c: every method and pass of convolution, with the kernels of every instruction set that
+ * this processor has, against plain loops in float64.
+ *
+ * Tolerance. A sum of k products of float32 numbers, in any order, is off by at most
+ * k * eps * sum |x_i w_i| (Higham, Accuracy and Stability of Numerical Algorithms, 3.1; eps = 2^-24
+ * for one rounding, and k + 1 with the bias). Values here lie in [-1, 1), so sum |x_i w_i| <= k and
+ * errors of single roundings are independent: we allow 4 sqrt(k) * eps * sqrt(k) + 4 eps = 4 (k + 1)
+ * eps. Winograd's transforms enlarge intermediate values: by the largest row sums of |A^T|, |G|, |B^T|
+ * (19, 1, 10), each used in two directions; measured errors are some 10 times those of the plain sum,
+ * we allow WINOGRAD_FACTOR = 32 times. */
+#include "core/kernels/kernels.h"
+#include "core/ops/conv_call.h"
+#include "core/ops/product_call.h"
+
+#include <float.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { WINOGRAD_FACTOR = 32 };
+
+static const char *const sets[] = {"v4", "v3", "v2", "generic"};
+enum { SETS = 4 };
+
+static uint64_t random_state = 1;
+
+static double next_random(void) {
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(random_state >> 40) / (1 << 24);
+}
+static int64_t random_integer(int64_t low, int64_t high) {
+    return low + (int64_t)(next_random() * (double)(high - low + 1));
+}
+
+/* Arrays of both types with the same values; `guard` floats behind the end must stay as they are. */
+enum { GUARD = 64 };
+typedef struct array {
+    int64_t count;
+    float *single;
+    double *exact;
+} array;
+
+static array new_array(int64_t count) {
+    array a = {count, malloc((size_t)(count + GUARD) * sizeof(float)),
+               malloc((size_t)(count + 1) * sizeof(double))};
+    assert_non_null(a.single);
+    assert_non_null(a.exact);
+    for (int64_t i = 0; i < count + GUARD; i++) {
+        a.single[i] = (float)(2 * next_random() - 1);
+        if (i < count) a.exact[i] = a.single[i];
+    }
+    return a;
+}
+static void free_array(array *a) {
+    free(a->single);
+    free(a->exact);
+}
+
+typedef struct problem {
+    conv_shape shape;
+    array x, weights, bias, dy, y, dx, dweights;
+} problem;
+
+static problem new_problem(conv_shape s) {
+    s.out_h = (s.in_h + s.pad_top + s.pad_bottom - s.dilation_h * (s.kernel_h - 1) - 1) /
+                  s.stride_h + 1;
+    s.out_w = (s.in_w + s.pad_left + s.pad_right - s.dilation_w * (s.kernel_w - 1) - 1) /
+                  s.stride_w + 1;
+    int64_t in = s.batch * s.in_h * s.in_w * s.in_c, out = s.batch * s.out_h * s.out_w * s.out_c;
+    int64_t weights = s.kernel_h * s.kernel_w * (s.in_c / s.groups) * s.out_c;
+    return (problem){s, new_array(in), new_array(weights), new_array(s.out_c), new_array(out),
+                     new_array(out), new_array(in), new_array(weights)};
+}
+static void free_problem(problem *p) {
+    array *arrays[] = {&p->x, &p->weights, &p->bias, &p->dy, &p->y, &p->dx, &p->dweights};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free_array(arrays[i]);
+}
+
+static bool possible(const conv_shape *s) {
+    return s->in_h + s->pad_top + s->pad_bottom > s->dilation_h * (s->kernel_h - 1) &&
+           s->in_w + s->pad_left + s->pad_right > s->dilation_w * (s->kernel_w - 1);
+}
+
+static array *result_of(problem *p, conv_pass pass) {
+    return pass == CONV_FORWARD ? &p->y : pass == CONV_BACKWARD_DATA ? &p->dx : &p->dweights;
+}
+
+static void run_exact(resin_context *context, problem *p, conv_pass pass) {
+    if (pass == CONV_FORWARD) {
+        conv_forward_f64(context, &p->shape, p->x.exact, p->weights.exact, p->bias.exact,
+                         p->y.exact);
+    } else if (pass == CONV_BACKWARD_DATA) {
+        conv_backward_data_f64(context, &p->shape, p->dy.exact, p->weights.exact, p->dx.exact);
+    } else {
+        conv_backward_weights_f64(context, &p->shape, p->x.exact, p->dy.exact, p->dweights.exact,
+                                  NULL);
+    }
+}
+
+static void run_fast(resin_context *context, problem *p, conv_pass pass, conv_method method,
+                     const conv_kernels *kernels) {
+    conv_call call = {.kernels = kernels, .shape = p->shape, .pass = pass, .x = p->x.single,
+                      .dy = p->dy.single, .weights = p->weights.single,
+                      .bias = pass == CONV_FORWARD ? p->bias.single : NULL,
+                      .result = result_of(p, pass)->single};
+    array *result = result_of(p, pass);
+    float guard[GUARD];
+    memcpy(guard, result->single + result->count, sizeof guard);
+    for (int64_t i = 0; i < result->count; i++) result->single[i] = NAN;
+    assert_int_equal(conv_run(context, &call, method), RESIN_OK);
+    assert_memory_equal(guard, result->single + result->count, sizeof guard);
+}
+
+/* The number of products in a sum of this pass. */
+static double terms(const conv_shape *s, conv_pass pass) {
+    double taps = (double)(s->kernel_h * s->kernel_w);
+    if (pass == CONV_FORWARD) return taps * (double)(s->in_c / s->groups);
+    if (pass == CONV_BACKWARD_DATA) return taps * (double)(s->out_c / s->groups);
+    return (double)(s->batch * s->out_h * s->out_w);
+}
+
+static double largest_error(const array *a) {
+    double largest = 0;
+    for (int64_t i = 0; i < a->count; i++) {
+        double error = fabs(a->single[i] - a->exact[i]);
+        if (!(error <= largest)) largest = error;
+    }
+    return largest;
+}
+
+static double worst_share[CONV_METHOD_COUNT][3];
+
+static void check_problem(resin_context *context, conv_shape shape) {
+    problem p = new_problem(shape);
+    for (conv_pass pass = CONV_FORWARD; pass <= CONV_BACKWARD_WEIGHTS; pass++) {
+        run_exact(context, &p, pass);
+        for (conv_method method = 0; method < CONV_METHOD_COUNT; method++) {
+            if (!conv_method_fits(&p.shape, pass, method)) continue;
+            double allowed = 4 * (terms(&p.shape, pass) + 1) * FLT_EPSILON / 2;
+            if (method == CONV_WINOGRAD) allowed *= WINOGRAD_FACTOR;
+            for (int set = 0; set < SETS; set++) {
+                const resin_kernel_table *kernels = resin_kernels_of(sets[set]);
+                if (!kernels) continue;
+                run_fast(context, &p, pass, method, &kernels->conv);
+                double error = largest_error(result_of(&p, pass));
+                if (error / allowed > worst_share[method][pass]) {
+                    worst_share[method][pass] = error / allowed;
+                }
+                if (error <= allowed) continue;
+                const conv_shape *s = &p.shape;
+                fail_msg("%s %s pass %d: error %g > %g: batch %d, in %dx%dx%d, out %dx%dx%d, "
+                         "kernel %dx%d, stride %dx%d, pad %d %d %d %d, dilation %dx%d, groups %d",
+                         conv_method_name(method), sets[set], (int)pass, error, allowed,
+                         (int)s->batch, (int)s->in_h, (int)s->in_w, (int)s->in_c, (int)s->out_h,
+                         (int)s->out_w, (int)s->out_c, (int)s->kernel_h, (int)s->kernel_w,
+                         (int)s->stride_h, (int)s->stride_w, (int)s->pad_top, (int)s->pad_left,
+                         (int)s->pad_bottom, (int)s->pad_right, (int)s->dilation_h,
+                         (int)s->dilation_w, (int)s->groups);
+            }
+        }
+    }
+    free_problem(&p);
+}
+
+static const int64_t channel_counts[] = {1, 3, 5, 16, 17, 31, 33, 64};
+
+static int64_t random_channels(void) { return channel_counts[random_integer(0, 7)]; }
+
+static void test_3x3_shapes(void **state) {
+    resin_context *context = *state;
+    for (int i = 0; i < 150; i++) {
+        conv_shape s = {.batch = random_integer(1, 3), .in_h = random_integer(1, 13),
+                        .in_w = random_integer(1, 13), .in_c = random_channels(),
+                        .out_c = random_channels(), .kernel_h = 3, .kernel_w = 3, .stride_h = 1,
+                        .stride_w = 1, .pad_top = random_integer(0, 3),
+                        .pad_left = random_integer(0, 3), .pad_bottom = random_integer(0, 3),
+                        .pad_right = random_integer(0, 3), .dilation_h = 1, .dilation_w = 1,
+                        .groups = 1};
+        if (possible(&s)) check_problem(context, s);
+    }
+}
+
+static void test_any_shapes(void **state) {
+    resin_context *context = *state;
+    for (int i = 0; i < 300; i++) {
+        conv_shape s = {.batch = random_integer(1, 3), .in_h = random_integer(1, 13),
+                        .in_w = random_integer(1, 13), .in_c = random_channels(),
+                        .out_c = random_channels(), .kernel_h = random_integer(1, 5),
+                        .kernel_w = random_integer(1, 5), .stride_h = random_integer(1, 3),
+                        .stride_w = random_integer(1, 3), .pad_top = random_integer(0, 3),
+                        .pad_left = random_integer(0, 3), .pad_bottom = random_integer(0, 3),
+                        .pad_right = random_integer(0, 3), .dilation_h = random_integer(1, 3),
+                        .dilation_w = random_integer(1, 3), .groups = 1};
+        if (possible(&s)) check_problem(context, s);
+    }
+}
+
+static void test_common_shapes(void **state) {
+    resin_context *context = *state;
+    static const int64_t kernels[][3] = {{1, 1, 0}, {1, 2, 0}, {3, 2, 1}, {7, 2, 3}, {3, 1, 1}};
+    for (int i = 0; i < 60; i++) {
+        const int64_t *k = kernels[i % 5];
+        int64_t size = random_integer(1, 40);
+        conv_shape s = {.batch = random_integer(1, 3), .in_h = size, .in_w = size,
+                        .in_c = random_channels(), .out_c = random_channels(), .kernel_h = k[0],
+                        .kernel_w = k[0], .stride_h = k[1], .stride_w = k[1], .pad_top = k[2],
+                        .pad_left = k[2], .pad_bottom = k[2], .pad_right = k[2], .dilation_h = 1,
+                        .dilation_w = 1, .groups = 1};
+        if (possible(&s)) check_problem(context, s);
+    }
+}
+
+static void test_groups(void **state) {
+    resin_context *context = *state;
+    static const int64_t sizes[] = {1, 2, 3, 4, 8, 12, 16, 17, 32};
+    for (int i = 0; i < 200; i++) {
+        int64_t groups = random_integer(2, 9), in = sizes[random_integer(0, 8)];
+        int64_t out = random_integer(0, 2) ? in : sizes[random_integer(0, 8)];
+        int64_t kernel = random_integer(0, 2) ? 3 : random_integer(1, 4);
+        conv_shape s = {.batch = random_integer(1, 2), .in_h = random_integer(1, 11),
+                        .in_w = random_integer(1, 11), .in_c = groups * in, .out_c = groups * out,
+                        .kernel_h = kernel, .kernel_w = kernel, .stride_h = random_integer(1, 2),
+                        .stride_w = random_integer(1, 2), .pad_top = random_integer(0, 2),
+                        .pad_left = random_integer(0, 2), .pad_bottom = random_integer(0, 2),
+                        .pad_right = random_integer(0, 2), .dilation_h = random_integer(1, 2),
+                        .dilation_w = random_integer(1, 2), .groups = groups};
+        if (possible(&s)) check_problem(context, s);
+    }
+}
+
+/* Large enough that every way of cutting the work is taken: blocks, slices, chunks, superblocks. */
+static const conv_shape large_shapes[] = {
+    {2, 40, 40, 17, 0, 0, 33, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {4, 33, 30, 64, 0, 0, 40, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {16, 30, 30, 96, 0, 0, 100, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {4, 14, 14, 160, 0, 0, 200, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {3, 7, 7, 512, 0, 0, 130, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {2, 64, 64, 3, 0, 0, 64, 7, 7, 2, 2, 3, 3, 3, 3, 1, 1, 1},
+    {4, 28, 28, 128, 0, 0, 160, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1},
+    {4, 28, 28, 512, 0, 0, 64, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+    {4, 28, 28, 64, 0, 0, 260, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1},
+    {2, 28, 28, 128, 0, 0, 128, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 32},
+    {2, 28, 28, 64, 0, 0, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 64},
+};
+enum { LARGE_SHAPES = sizeof large_shapes / sizeof *large_shapes };
+
+static void test_large_shapes(void **state) {
+    for (int i = 0; i < LARGE_SHAPES; i++) check_problem(*state, large_shapes[i]);
+}
+
+/* The same bits with 1, 2 and 7 threads. */
+static void test_threads(void **state) {
+    resin_context *context = *state;
+    for (int i = 0; i < LARGE_SHAPES; i++) {
+        problem p = new_problem(large_shapes[i]);
+        for (conv_pass pass = CONV_FORWARD; pass <= CONV_BACKWARD_WEIGHTS; pass++) {
+            for (conv_method method = 0; method < CONV_METHOD_COUNT; method++) {
+                if (!conv_method_fits(&p.shape, pass, method) || method == CONV_REFERENCE) continue;
+                array *result = result_of(&p, pass);
+                size_t size = (size_t)result->count * sizeof(float);
+                float *first = malloc(size);
+                assert_non_null(first);
+                static const int counts[] = {1, 2, 7};
+                for (int t = 0; t < 3; t++) {
+                    assert_int_equal(resin_set_threads(context, counts[t]), RESIN_OK);
+                    run_fast(context, &p, pass, method, &resin_kernels()->conv);
+                    if (t == 0) memcpy(first, result->single, size);
+                    assert_memory_equal(first, result->single, size);
+                }
+                free(first);
+            }
+        }
+        free_problem(&p);
+    }
+    assert_int_equal(resin_set_threads(context, 2), RESIN_OK);
+}
+
+/* The public passes choose a method that fits, and dbias is the sum of dy. */
+static void test_public_passes(void **state) {
+    resin_context *context = *state;
+    for (int i = 0; i < LARGE_SHAPES; i++) {
+        problem p = new_problem(large_shapes[i]);
+        const conv_shape *s = &p.shape;
+        run_exact(context, &p, CONV_FORWARD);
+        conv_method method = conv_choose(s, CONV_FORWARD, true);
+        assert_int_not_equal(method, CONV_WINOGRAD);
+        assert_true(conv_method_fits(s, CONV_FORWARD, method));
+        assert_int_equal(conv_forward(context, s, method, p.x.single, p.weights.single,
+                                      p.bias.single, p.y.single), RESIN_OK);
+        assert_true(largest_error(&p.y) <= 4 * (terms(s, CONV_FORWARD) + 1) * FLT_EPSILON / 2);
+        method = conv_choose(s, CONV_BACKWARD_WEIGHTS, false);
+        assert_true(conv_method_fits(s, CONV_BACKWARD_WEIGHTS, method));
+        conv_backward_weights_f64(context, s, p.x.exact, p.dy.exact, p.dweights.exact,
+                                  p.bias.exact);
+        assert_int_equal(conv_backward_weights(context, s, method, p.x.single, p.dy.single,
+                                               p.dweights.single, p.bias.single), RESIN_OK);
+        assert_true(largest_error(&p.bias) <=
+                    4 * (terms(s, CONV_BACKWARD_WEIGHTS) + 1) * FLT_EPSILON / 2);
+        free_problem(&p);
+    }
+}
+
+static void test_method_that_does_not_fit(void **state) {
+    resin_context *context = *state;
+    problem p = new_problem((conv_shape){1, 9, 9, 4, 0, 0, 4, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1});
+    assert_int_equal(conv_forward(context, &p.shape, CONV_WINOGRAD, p.x.single, p.weights.single,
+                                  NULL, p.y.single), RESIN_ERROR_ARGUMENT);
+    free_problem(&p);
+}
+
+/* One product with each set of kernels and several numbers of threads. */
+static void check_product(resin_context *context, product_call call) {
+    int64_t a_rows = call.transpose_a ? call.k : call.m, a_columns = call.transpose_a ? call.m : call.k;
+    int64_t b_rows = call.transpose_b ? call.n : call.k, b_columns = call.transpose_b ? call.k : call.n;
+    call.lda = a_columns + random_integer(0, 3);
+    call.ldb = b_columns + random_integer(0, 3);
+    call.ldc = call.n + random_integer(0, 3);
+    call.step_a = a_rows * call.lda + random_integer(0, 5);
+    call.step_b = b_rows * call.ldb;
+    call.step_c = call.m * call.ldc;
+    array a = new_array(call.batch * call.step_a), b = new_array(call.batch * call.step_b);
+    array c = new_array(call.batch * call.step_c);
+    float *before = malloc((size_t)(c.count + 1) * sizeof(float));
+    float *first = malloc((size_t)(c.count + 1) * sizeof(float));
+    assert_non_null(before);
+    assert_non_null(first);
+    memcpy(before, c.single, (size_t)c.count * sizeof(float));
+    for (int64_t i = 0; i < call.batch; i++) {
+        for (int64_t row = 0; row < call.m; row++) {
+            for (int64_t column = 0; column < call.n; column++) {
+                double *sum = c.exact + i * call.step_c + row * call.ldc + column;
+                if (!call.accumulate) *sum = 0;
+                for (int64_t k = 0; k < call.k; k++) {
+                    double left = a.exact[i * call.step_a +
+                                          (call.transpose_a ? k * call.lda + row
+                                                            : row * call.lda + k)];
+                    double right = b.exact[i * call.step_b +
+                                           (call.transpose_b ? column * call.ldb + k
+                                                             : k * call.ldb + column)];
+                    *sum += left * right;
+                }
+            }
+        }
+    }
+    call.a = a.single, call.b = b.single, call.c = c.single;
+    for (int set = 0; set < SETS; set++) {
+        const resin_kernel_table *kernels = resin_kernels_of(sets[set]);
+        if (!kernels) continue;
+        call.kernels = &kernels->conv;
+        for (int threads = 1; threads <= 4; threads += 3) {
+            memcpy(c.single, before, (size_t)c.count * sizeof(float));
+            assert_int_equal(resin_set_threads(context, threads), RESIN_OK);
+            assert_int_equal(product_run(context, &call), RESIN_OK);
+            if (threads == 1) memcpy(first, c.single, (size_t)c.count * sizeof(float));
+            assert_memory_equal(first, c.single, (size_t)c.count * sizeof(float));
+        }
+        if (largest_error(&c) > 4 * (double)(call.k + 2) * FLT_EPSILON / 2) {
+            fail_msg("product %s %d x %d x %d, transposed %d %d: error %g", sets[set], (int)call.m,
+                     (int)call.n, (int)call.k, call.transpose_a, call.transpose_b,
+                     largest_error(&c));
+        }
+    }
+    resin_set_threads(context, 2);
+    free(before);
+    free(first);
+    free_array(&a);
+    free_array(&b);
+    free_array(&c);
+}
+
+static void test_product(void **state) {
+    static const int64_t sizes[][3] = {{1, 1, 1},     {3, 5, 7},     {14, 32, 9},   {15, 33, 64},
+                                       {100, 16, 27}, {130, 70, 330}, {1, 1000, 50}, {300, 200, 700},
+                                       {40, 50, 9000}, {500, 3, 20},  {13, 64, 2},   {5, 6, 0}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        for (int bits = 0; bits < 16; bits++) {
+            check_product(*state, (product_call){.batch = bits & 8 ? 3 : 1, .transpose_a = bits & 1,
+                                                 .transpose_b = bits & 2, .accumulate = bits & 4,
+                                                 .m = sizes[i][0], .n = sizes[i][1],
+                                                 .k = sizes[i][2]});
+        }
+    }
+}
+
+static int set_up(void **state) {
+    resin_context *context = resin_context_new();
+    if (!context) return 1;
+    *state = context;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    for (int method = 0; method < CONV_METHOD_COUNT; method++) {
+        print_message("%s: largest error as a share of what is allowed: %.2f %.2f %.2f\n",
+                      conv_method_name(method), worst_share[method][0], worst_share[method][1],
+                      worst_share[method][2]);
+    }
+    resin_context_release(*state);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_3x3_shapes),     cmocka_unit_test(test_any_shapes),
+        cmocka_unit_test(test_common_shapes),  cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_large_shapes),   cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_public_passes),  cmocka_unit_test(test_method_that_does_not_fit),
+        cmocka_unit_test(test_product),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
