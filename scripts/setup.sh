@@ -241,31 +241,25 @@ say_missing() {
     printf '\n    %s\n\n' "$(install_line "$1")" >&2
 }
 
+may_install() {
+    command -v apt-get > /dev/null || return 1
+    [ "$(id -u)" = 0 ] && return 0
+    # Without a terminal nobody could answer sudo's question.
+    command -v sudo > /dev/null && { [ -t 0 ] || sudo -n true 2> /dev/null; }
+}
+
 install() {
     purpose='build'
     [ "$1" = build ] || purpose='build and test'
     lacking=$(missing "$1")
     [ -n "$lacking" ] || return 0
-    as_root=''
-    if [ "$(id -u)" != 0 ]; then
-        # Without a terminal nobody could answer sudo's question.
-        if command -v sudo > /dev/null && { [ -t 0 ] || sudo -n true 2> /dev/null; }; then
-            as_root=sudo
-        else
-            say_missing "$1" "$purpose"
-            return 1
-        fi
-    fi
-    if ! command -v apt-get > /dev/null; then
+    if ! may_install; then
         say_missing "$1" "$purpose"
         return 1
     fi
     echo "resin: missing: $(printf '%s' "$lacking" | tr '\n' ',' | sed 's/,/, /g')"
-    echo "resin: installing with: $as_root $(debian_line "$1")"
-    # shellcheck disable=SC2046
-    if $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q &&
-        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y \
-            --no-install-recommends $(debian_packages "$1"); then
+    echo "resin: installing with: $(install_line "$1")"
+    if sh -c "$(install_line "$1")"; then
         lacking=$(missing "$1")
         [ -n "$lacking" ] || return 0
     fi
