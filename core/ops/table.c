@@ -1,6 +1,6 @@
 /* table.c: the table of ops. A row gives an op its C function (resin_apply), its Lua function and
- * method, its gradient, its line in the documentation (`lua5.4 scripts/ops.lua`) and its gradient check. The
- * columns are described in op.h. */
+ * method, its gradient, its line in the documentation (`lua5.4 scripts/ops.lua`) and its gradient
+ * check. The columns are described in op.h. */
 #include "core/ops/families.h"
 #include "core/ops/op.h"
 

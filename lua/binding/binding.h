@@ -12,17 +12,24 @@
 
 #define TENSOR_TYPE "resin.tensor"
 
-/* The state's context, from the first upvalue of every function of the module (see register). */
+/* The state's context: upvalue 1 of every function of the module (see binding_register). */
 resin_context *binding_context(lua_State *L);
+
+/* Pushes what binding_context reads: the upvalue for closures made by hand. */
+void binding_push_context(lua_State *L);
 
 /* Raises the Lua error of a status that is not RESIN_OK, with the context's message. */
 void binding_check(lua_State *L, resin_status status);
 
-/* A new, empty tensor userdata on the stack; the caller stores one reference in *slot. Runs Lua's
- * collector first when the engine holds much more than after the last collection. */
+/* Runs Lua's collector when the engine holds much more than after the last collection (or in any
+ * case), so that tensors nobody reaches give their memory back. */
+void binding_collect(lua_State *L, bool force);
+
+/* Pushes a new, empty tensor userdata; the caller stores one reference in the slot. Runs
+ * binding_collect first. */
 resin_tensor **binding_new_tensor(lua_State *L);
 
-/* The tensor at `index` or an error; NULL for none. */
+/* The tensor at `index`, or an error that says what stands there. */
 resin_tensor *binding_tensor(lua_State *L, int index);
 resin_tensor *binding_test_tensor(lua_State *L, int index); /* NULL if it is none, no error */
 
@@ -32,12 +39,12 @@ int binding_ints(lua_State *L, int index, int64_t *ints, const char *what);
 resin_dtype binding_dtype(lua_State *L, int index, resin_dtype fallback);
 
 /* Each file registers its functions in the module table on top of the stack. Functions get the
- * context as upvalue 1: luaL_setfuncs(L, functions, 1) with the context's userdata pushed. */
+ * context as upvalue 1. */
 void binding_register(lua_State *L, const luaL_Reg *functions);
-void binding_open_tensor(lua_State *L);  /* tensor.c */
-void binding_open_ops(lua_State *L);     /* ops.c */
-void binding_open_engine(lua_State *L);  /* engine.c */
-void binding_open_data(lua_State *L);    /* data_binding.c */
-void binding_open_optim(lua_State *L);   /* optim_binding.c */
+void binding_open_tensor(lua_State *L);  /* tensor.c: the type and its methods */
+void binding_open_ops(lua_State *L);     /* ops.c: the table of ops */
+void binding_open_engine(lua_State *L);  /* engine.c: threads, memory, random state */
+void binding_open_data(lua_State *L);    /* data_binding.c: files and data sets */
+void binding_open_optim(lua_State *L);   /* optim_binding.c: parameters and optimizers */
 
 #endif
