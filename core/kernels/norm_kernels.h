@@ -1,6 +1,10 @@
 /* norm_kernels.h: inner loops of batch normalization over `rows` rows of `channels` channels
  * (NHWC: a row is one pixel of one image), with the shortcut's addition and the activation in the
- * same pass. */
+ * same pass.
+ *
+ * The same loops exist for float and double; arrays given as void pointers have that type. Where
+ * sums over many rows are taken the caller cuts them into blocks of norm_block_rows rows, which
+ * are summed in the element type, and adds the blocks up in double. */
 #ifndef RESIN_KERNELS_NORM_KERNELS_H
 #define RESIN_KERNELS_NORM_KERNELS_H
 
@@ -8,22 +12,40 @@
 
 typedef enum norm_activation { NORM_LINEAR, NORM_RELU } norm_activation;
 
-typedef struct norm_kernels {
+/* A block is read twice, so it should stay in the first-level cache: 32 KB of floats. */
+static inline int64_t norm_block_rows(int64_t channels) {
+    int64_t rows = 8192 / (channels > 0 ? channels : 1);
+    return rows < 32 ? 32 : rows;
+}
+
+typedef struct norm_loops {
     /* Mean and sum of squared deviations (M2) of each channel over a block of rows. */
-    void (*block_statistics)(int64_t rows, int64_t channels, const float *x, float *mean,
-                             float *m2);
-    /* y = activation(x * scale + shift + shortcut); shortcut may be NULL. */
-    void (*apply)(int64_t rows, int64_t channels, const float *x, const float *scale,
-                  const float *shift, const float *shortcut, norm_activation activation, float *y);
-    /* Over a block of rows: with g = dy where y > 0 (NORM_RELU) or dy: sum_g = sum of g, sum_gx =
-     * sum of g * (x - mean). */
-    void (*gradient_sums)(int64_t rows, int64_t channels, const float *x, const float *mean,
-                          const float *y, const float *dy, norm_activation activation,
-                          float *sum_g, float *sum_gx);
-    /* dx = a * g + b * x + c by channel; dshortcut = g where not NULL. */
-    void (*gradient)(int64_t rows, int64_t channels, const float *x, const float *y,
-                     const float *dy, const float *a, const float *b, const float *c,
-                     norm_activation activation, float *dx, float *dshortcut);
+    void (*block_statistics)(int64_t rows, int64_t channels, const void *x, void *mean, void *m2);
+    /* (count, mean, m2) of everything before and of one block become those of both together
+     * (Chan, Golub, LeVeque: "Updating formulae and a pairwise algorithm for computing sample
+     * variances", 1979). count may be 0. */
+    void (*merge_statistics)(int64_t channels, double count, double *mean, double *m2,
+                             double block_count, const void *block_mean, const void *block_m2);
+    /* y = activation(x * scale + shift + shortcut); shortcut may be NULL, y may be x. */
+    void (*apply)(int64_t rows, int64_t channels, const void *x, const void *scale,
+                  const void *shift, const void *shortcut, norm_activation activation, void *y);
+    /* Over a block of rows: with g = dy where not y <= 0 (NORM_RELU) or dy: sum_g = sum of g,
+     * sum_gx = sum of g * (x - mean). */
+    void (*gradient_sums)(int64_t rows, int64_t channels, const void *x, const void *mean,
+                          const void *y, const void *dy, norm_activation activation, void *sum_g,
+                          void *sum_gx);
+    /* total += block. */
+    void (*add_sums)(int64_t channels, const void *block, double *total);
+    /* dx = a * g + b * (x - mean) + c by channel, dshortcut = g; either may be NULL. */
+    void (*gradient)(int64_t rows, int64_t channels, const void *x, const void *mean,
+                     const void *y, const void *dy, const void *a, const void *b, const void *c,
+                     norm_activation activation, void *dx, void *dshortcut);
+    /* sum = sum of x over a block of rows. */
+    void (*channel_sums)(int64_t rows, int64_t channels, const void *x, void *sum);
+} norm_loops;
+
+typedef struct norm_kernels {
+    norm_loops of[2]; /* RESIN_FLOAT32, RESIN_FLOAT64 */
 } norm_kernels;
 
 #endif

@@ -1,37 +1,55 @@
-/* optimizer_kernels.h: optimizer steps over one segment of the flat parameter buffer, one pass each:
- * weights, gradient and state are read and written once. */
+/* optimizer_kernels.h: optimizer steps over a run of parameters in one pass: weights, gradient and
+ * state are read and written once. The same loops exist for float and double; arrays given as void
+ * pointers have that type. */
 #ifndef RESIN_KERNELS_OPTIMIZER_KERNELS_H
 #define RESIN_KERNELS_OPTIMIZER_KERNELS_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* g below is scale * gradient + decay * w + l1 * sign(w), in each. */
+/* In each step g = scale * gradient + decay * w + l1 * sign(w), and w is first multiplied by
+ * `shrink` (decoupled weight decay; g is taken before). */
 typedef struct optimizer_step {
-    float scale; /* clipping */
-    float decay; /* L2, coupled: added to the gradient */
-    float l1;
-    float rate;  /* learning rate of the segment */
-    float decoupled_decay; /* AdamW: w -= rate * decoupled_decay * w first */
-    float momentum, dampening;
-    bool nesterov, keras; /* SGD: whose rule */
-    float beta1, beta2, epsilon;
-    float correction1, correction2; /* Adam: 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t) */
-    bool keras_epsilon; /* Adam: epsilon inside the bias correction, as in Keras */
-    float alpha; /* RMSprop: weight of the old value */
-    bool centered; /* RMSprop, with the mean in a third state */
-    bool first; /* the first step of this segment: velocity = gradient (PyTorch) */
+    double scale; /* clipping */
+    double decay, l1;
+    double shrink; /* 1: none */
+    double rate;
+    double momentum, dampening;
+    bool nesterov;
+    bool keras; /* SGD and RMSprop: the learning rate goes into the velocity */
+    bool first; /* SGD (PyTorch): the first step of a parameter takes velocity = g */
+    double beta1, beta2;
+    double epsilon;
+    double root_scale;   /* Adam: w -= rate * m / (sqrt(v) * root_scale + epsilon); */
+    double outer, inner; /* RMSprop: epsilon, outside of the root (PyTorch) or inside (Keras) */
+    double alpha;        /* RMSprop: weight of the old mean square */
 } optimizer_step;
 
-typedef struct optimizer_kernels {
-    void (*sgd)(int64_t n, float *w, const float *gradient, float *velocity,
+typedef struct optimizer_loops {
+    /* PyTorch: v = m v + (1 - dampening) g; w -= rate * (nesterov ? g + m v : v)
+     * Keras:   v = m v - rate g;            w += nesterov ? m v - rate g : v
+     * velocity may be NULL: w -= rate * g. */
+    void (*sgd)(int64_t n, void *w, const void *gradient, void *velocity,
                 const optimizer_step *step);
-    void (*adam)(int64_t n, float *w, const float *gradient, float *m, float *v,
+    /* m and v: running means of g and g^2. */
+    void (*adam)(int64_t n, void *w, const void *gradient, void *m, void *v,
                  const optimizer_step *step);
-    void (*rmsprop)(int64_t n, float *w, const float *gradient, float *square, float *velocity,
-                    float *mean, const optimizer_step *step);
-    /* Sum of squares of n values in double. */
-    double (*sum_squares)(int64_t n, const float *x);
+    /* s = alpha s + (1 - alpha) g^2; with `mean` (or NULL), centered: s - mean^2 under the root;
+     * d = g / (sqrt(s + inner) + outer); with `velocity` (or NULL)
+     * PyTorch: velocity = m velocity + d;       w -= rate * velocity
+     * Keras:   velocity = m velocity + rate * d; w -= velocity */
+    void (*rmsprop)(int64_t n, void *w, const void *gradient, void *square, void *velocity,
+                    void *mean, const optimizer_step *step);
+    /* Sum of squares in double. */
+    double (*sum_squares)(int64_t n, const void *x);
+    /* Whether all are finite. */
+    bool (*finite)(int64_t n, const void *x);
+    /* x *= factor. */
+    void (*scale)(int64_t n, void *x, double factor);
+} optimizer_loops;
+
+typedef struct optimizer_kernels {
+    optimizer_loops of[2]; /* RESIN_FLOAT32, RESIN_FLOAT64 */
 } optimizer_kernels;
 
 #endif

@@ -1,0 +1,268 @@
+/* norm_loops.h: the loops of norm.c, for float and double (see real.h).
+ *
+ * Sums go down columns of some vectors of channels with the sums in registers. A column of one or
+ * two vectors takes several rows at once, so that additions do not wait for each other: width
+ * vectors times lanes rows is always four sums. A rest of channels narrower than a vector is taken
+ * by a last vector that overlaps its neighbour: it computes the same sums again. */
+#include "core/kernels/real.h"
+
+/* ---- Statistics ----------------------------------------------------------------------------- */
+
+ALWAYS_INLINE void REAL_NAME(statistics_column)(int64_t rows, int64_t channels, const real *x,
+                                                real *mean, real *m2, int width, int lanes) {
+    vreal sum[4] = {{0}}, square[4] = {{0}}, rest[4] = {{0}}, center[4];
+    int64_t paired = rows - rows % lanes;
+    real inverse = (real)1 / (real)rows;
+    for (int64_t r = 0; r < paired; r += lanes)
+        for (int i = 0; i < 4; i++)
+            sum[i] += REAL_NAME(real_load)(x + (r + i / width) * channels +
+                                           i % width * VECTOR_REALS);
+    for (int64_t r = paired; r < rows; r++)
+        for (int i = 0; i < width; i++)
+            sum[i] += REAL_NAME(real_load)(x + r * channels + i * VECTOR_REALS);
+    for (int i = width; i < 4; i++) sum[i % width] += sum[i];
+    for (int i = 0; i < width; i++) center[i] = sum[i] * inverse;
+    for (int64_t r = 0; r < paired; r += lanes)
+        for (int i = 0; i < 4; i++) {
+            vreal d = REAL_NAME(real_load)(x + (r + i / width) * channels +
+                                           i % width * VECTOR_REALS) - center[i % width];
+            square[i] += d * d;
+            rest[i] += d;
+        }
+    for (int64_t r = paired; r < rows; r++)
+        for (int i = 0; i < width; i++) {
+            vreal d = REAL_NAME(real_load)(x + r * channels + i * VECTOR_REALS) - center[i];
+            square[i] += d * d;
+            rest[i] += d;
+        }
+    for (int i = width; i < 4; i++) {
+        square[i % width] += square[i];
+        rest[i % width] += rest[i];
+    }
+    /* What the first pass's rounding left in the deviations corrects both results. */
+    for (int i = 0; i < width; i++) {
+        vreal off = rest[i] * inverse;
+        REAL_NAME(real_store)(mean + i * VECTOR_REALS, center[i] + off);
+        REAL_NAME(real_store)(m2 + i * VECTOR_REALS, square[i] - rest[i] * off);
+    }
+}
+
+static void REAL_NAME(statistics_channel)(int64_t rows, int64_t channels, const real *x,
+                                          real *mean, real *m2) {
+    real sum = 0, square = 0, rest = 0, inverse = (real)1 / (real)rows;
+    for (int64_t r = 0; r < rows; r++) sum += x[r * channels];
+    real center = sum * inverse;
+    for (int64_t r = 0; r < rows; r++) {
+        real d = x[r * channels] - center;
+        square += d * d;
+        rest += d;
+    }
+    *mean = center + rest * inverse;
+    *m2 = square - rest * rest * inverse;
+}
+
+static void REAL_NAME(block_statistics)(int64_t rows, int64_t channels, const void *x_,
+                                        void *mean_, void *m2_) {
+    const real *x = x_;
+    real *mean = mean_, *m2 = m2_;
+    int64_t c = 0;
+    for (; c + 4 * VECTOR_REALS <= channels; c += 4 * VECTOR_REALS)
+        REAL_NAME(statistics_column)(rows, channels, x + c, mean + c, m2 + c, 4, 1);
+    if (c + 2 * VECTOR_REALS <= channels) {
+        REAL_NAME(statistics_column)(rows, channels, x + c, mean + c, m2 + c, 2, 2);
+        c += 2 * VECTOR_REALS;
+    }
+    while (channels >= VECTOR_REALS && c < channels) {
+        if (c + VECTOR_REALS > channels) c = channels - VECTOR_REALS;
+        REAL_NAME(statistics_column)(rows, channels, x + c, mean + c, m2 + c, 1, 4);
+        c += VECTOR_REALS;
+    }
+    for (; c < channels; c++)
+        REAL_NAME(statistics_channel)(rows, channels, x + c, mean + c, m2 + c);
+}
+
+static void REAL_NAME(merge_statistics)(int64_t channels, double count, double *mean, double *m2,
+                                        double block_count, const void *block_mean_,
+                                        const void *block_m2_) {
+    const real *block_mean = block_mean_, *block_m2 = block_m2_;
+    double share = block_count / (count + block_count), weight = count * share;
+#pragma omp simd
+    for (int64_t c = 0; c < channels; c++) {
+        double delta = (double)block_mean[c] - mean[c];
+        mean[c] += delta * share;
+        m2[c] += (double)block_m2[c] + delta * delta * weight;
+    }
+}
+
+/* ---- Forward -------------------------------------------------------------------------------- */
+
+ALWAYS_INLINE vreal REAL_NAME(activate)(vreal z, bool relu) {
+    /* NaN is not below zero and stays. */
+    return relu ? REAL_NAME(real_select)(z < (vreal){0}, z, (vreal){0}) : z;
+}
+
+ALWAYS_INLINE void REAL_NAME(apply_rows)(int64_t rows, int64_t channels, const real *x,
+                                         const real *scale, const real *shift,
+                                         const real *shortcut, bool relu, real *y) {
+    int64_t vectors = channels - channels % VECTOR_REALS;
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = 0; c < vectors; c += VECTOR_REALS) {
+            vreal z = REAL_NAME(real_load)(x + c) * REAL_NAME(real_load)(scale + c) +
+                      REAL_NAME(real_load)(shift + c);
+            if (shortcut) z += REAL_NAME(real_load)(shortcut + c);
+            REAL_NAME(real_store)(y + c, REAL_NAME(activate)(z, relu));
+        }
+        for (int64_t c = vectors; c < channels; c++) {
+            real z = x[c] * scale[c] + shift[c];
+            if (shortcut) z += shortcut[c];
+            y[c] = relu && z < 0 ? 0 : z;
+        }
+        x += channels;
+        y += channels;
+        if (shortcut) shortcut += channels;
+    }
+}
+
+static void REAL_NAME(apply)(int64_t rows, int64_t channels, const void *x, const void *scale,
+                             const void *shift, const void *shortcut,
+                             norm_activation activation, void *y) {
+    if (shortcut && activation == NORM_RELU)
+        REAL_NAME(apply_rows)(rows, channels, x, scale, shift, shortcut, true, y);
+    else if (shortcut)
+        REAL_NAME(apply_rows)(rows, channels, x, scale, shift, shortcut, false, y);
+    else if (activation == NORM_RELU)
+        REAL_NAME(apply_rows)(rows, channels, x, scale, shift, NULL, true, y);
+    else
+        REAL_NAME(apply_rows)(rows, channels, x, scale, shift, NULL, false, y);
+}
+
+/* ---- Backward ------------------------------------------------------------------------------- */
+
+/* The gradient before the activation. */
+ALWAYS_INLINE vreal REAL_NAME(gated)(const real *dy, const real *y, bool relu) {
+    vreal g = REAL_NAME(real_load)(dy);
+    return relu ? REAL_NAME(real_select)(REAL_NAME(real_load)(y) <= (vreal){0}, g, (vreal){0}) : g;
+}
+
+ALWAYS_INLINE void REAL_NAME(sums_column)(int64_t rows, int64_t channels, const real *x,
+                                          const real *mean, const real *y, const real *dy,
+                                          bool relu, real *sum_g, real *sum_gx, int width,
+                                          int lanes) {
+    vreal sum[4] = {{0}}, product[4] = {{0}}, center[4] = {{0}};
+    int64_t paired = rows - rows % lanes;
+    for (int i = 0; i < width; i++) center[i] = REAL_NAME(real_load)(mean + i * VECTOR_REALS);
+    for (int64_t r = 0; r < paired; r += lanes)
+        for (int i = 0; i < 4; i++) {
+            int64_t at = (r + i / width) * channels + i % width * VECTOR_REALS;
+            vreal g = REAL_NAME(gated)(dy + at, y + at, relu);
+            sum[i] += g;
+            product[i] += g * (REAL_NAME(real_load)(x + at) - center[i % width]);
+        }
+    for (int64_t r = paired; r < rows; r++)
+        for (int i = 0; i < width; i++) {
+            int64_t at = r * channels + i * VECTOR_REALS;
+            vreal g = REAL_NAME(gated)(dy + at, y + at, relu);
+            sum[i] += g;
+            product[i] += g * (REAL_NAME(real_load)(x + at) - center[i]);
+        }
+    for (int i = width; i < 4; i++) {
+        sum[i % width] += sum[i];
+        product[i % width] += product[i];
+    }
+    for (int i = 0; i < width; i++) {
+        REAL_NAME(real_store)(sum_g + i * VECTOR_REALS, sum[i]);
+        REAL_NAME(real_store)(sum_gx + i * VECTOR_REALS, product[i]);
+    }
+}
+
+ALWAYS_INLINE void REAL_NAME(sums)(int64_t rows, int64_t channels, const real *x,
+                                   const real *mean, const real *y, const real *dy, bool relu,
+                                   real *sum_g, real *sum_gx) {
+    int64_t c = 0;
+    for (; c + 4 * VECTOR_REALS <= channels; c += 4 * VECTOR_REALS)
+        REAL_NAME(sums_column)(rows, channels, x + c, mean + c, y + c, dy + c, relu, sum_g + c,
+                               sum_gx + c, 4, 1);
+    if (c + 2 * VECTOR_REALS <= channels) {
+        REAL_NAME(sums_column)(rows, channels, x + c, mean + c, y + c, dy + c, relu, sum_g + c,
+                               sum_gx + c, 2, 2);
+        c += 2 * VECTOR_REALS;
+    }
+    while (channels >= VECTOR_REALS && c < channels) {
+        if (c + VECTOR_REALS > channels) c = channels - VECTOR_REALS;
+        REAL_NAME(sums_column)(rows, channels, x + c, mean + c, y + c, dy + c, relu, sum_g + c,
+                               sum_gx + c, 1, 4);
+        c += VECTOR_REALS;
+    }
+    for (; c < channels; c++) {
+        sum_g[c] = sum_gx[c] = 0;
+        for (int64_t r = 0; r < rows; r++) {
+            int64_t at = r * channels + c;
+            real g = relu && y[at] <= 0 ? 0 : dy[at];
+            sum_g[c] += g;
+            sum_gx[c] += g * (x[at] - mean[c]);
+        }
+    }
+}
+
+static void REAL_NAME(gradient_sums)(int64_t rows, int64_t channels, const void *x,
+                                     const void *mean, const void *y, const void *dy,
+                                     norm_activation activation, void *sum_g, void *sum_gx) {
+    if (activation == NORM_RELU)
+        REAL_NAME(sums)(rows, channels, x, mean, y, dy, true, sum_g, sum_gx);
+    else /* y is not read; dy stands in for it, so that pointers stay inside an array */
+        REAL_NAME(sums)(rows, channels, x, mean, dy, dy, false, sum_g, sum_gx);
+}
+
+static void REAL_NAME(add_sums)(int64_t channels, const void *block_, double *total) {
+    const real *block = block_;
+#pragma omp simd
+    for (int64_t c = 0; c < channels; c++) total[c] += (double)block[c];
+}
+
+ALWAYS_INLINE void REAL_NAME(gradient_rows)(int64_t rows, int64_t channels, const real *x,
+                                            const real *mean, const real *y, const real *dy,
+                                            const real *a, const real *b, const real *c, bool relu,
+                                            real *dx, real *dshortcut) {
+    int64_t vectors = channels - channels % VECTOR_REALS;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t row = r * channels;
+        for (int64_t k = 0; k < vectors; k += VECTOR_REALS) {
+            vreal g = REAL_NAME(gated)(dy + row + k, y + row + k, relu);
+            if (dshortcut) REAL_NAME(real_store)(dshortcut + row + k, g);
+            if (!dx) continue;
+            vreal d = REAL_NAME(real_load)(x + row + k) - REAL_NAME(real_load)(mean + k);
+            REAL_NAME(real_store)(dx + row + k, REAL_NAME(real_load)(a + k) * g +
+                                                    REAL_NAME(real_load)(b + k) * d +
+                                                    REAL_NAME(real_load)(c + k));
+        }
+        for (int64_t k = vectors; k < channels; k++) {
+            real g = relu && y[row + k] <= 0 ? 0 : dy[row + k];
+            if (dshortcut) dshortcut[row + k] = g;
+            if (dx) dx[row + k] = a[k] * g + b[k] * (x[row + k] - mean[k]) + c[k];
+        }
+    }
+}
+
+static void REAL_NAME(gradient)(int64_t rows, int64_t channels, const void *x, const void *mean,
+                                const void *y, const void *dy, const void *a, const void *b,
+                                const void *c, norm_activation activation, void *dx,
+                                void *dshortcut) {
+    if (activation == NORM_RELU && dx && dshortcut)
+        REAL_NAME(gradient_rows)(rows, channels, x, mean, y, dy, a, b, c, true, dx, dshortcut);
+    else if (activation == NORM_RELU && dx)
+        REAL_NAME(gradient_rows)(rows, channels, x, mean, y, dy, a, b, c, true, dx, NULL);
+    else if (activation == NORM_RELU)
+        REAL_NAME(gradient_rows)(rows, channels, x, mean, y, dy, a, b, c, true, NULL, dshortcut);
+    else
+        REAL_NAME(gradient_rows)(rows, channels, x, mean, dy, dy, a, b, c, false, dx, dshortcut);
+}
+
+static void REAL_NAME(channel_sums)(int64_t rows, int64_t channels, const void *x_, void *sum_) {
+    const real *x = x_;
+    real *sum = sum_;
+    for (int64_t c = 0; c < channels; c++) sum[c] = 0;
+    for (int64_t r = 0; r < rows; r++) {
+#pragma omp simd
+        for (int64_t c = 0; c < channels; c++) sum[c] += x[r * channels + c];
+    }
+}

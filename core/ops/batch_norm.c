@@ -1,0 +1,464 @@
+/* batch_norm.c: batch normalization over the last axis (see batch_norm.h).
+ *
+ * Statistics are summed over blocks of rows by mean and M2 and merged in a fixed order, pieces of
+ * the rows in parallel, so they neither cancel (as E[x^2] - E[x]^2 does) nor depend on threads.
+ * Backward, with g the gradient before the activation, n rows and d = x - mean:
+ *
+ *   dbeta = sum g,  dgamma = sum(g d) / deviation
+ *   dx = gamma / deviation (g - sum g / n - d sum(g d) / (n deviation^2))    in training
+ *   dx = gamma / deviation g                                                 in inference */
+#include "core/ops/batch_norm.h"
+
+#include "core/base/memory.h"
+#include "core/base/threads.h"
+#include "core/kernels/kernels.h"
+#include "core/ops/families.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+enum { GAMMA, BETA, MEAN, VARIANCE, SHORTCUT, INPUT_COUNT };
+
+/* ---- Reading a call -------------------------------------------------------------------------- */
+
+resin_status batch_norm_start(op_call *call, int first, resin_dtype dtype, int rank,
+                              const int64_t *shape, batch_norm *norm) {
+    const char *activation = op_string(call, "activation");
+    *norm = (batch_norm){.call = call, .first = first, .dtype = dtype, .rows = 1,
+                         .training = op_bool(call, "training"),
+                         .loops = &resin_kernels()->norm.of[dtype]};
+    if (rank < 1)
+        return op_fail(call, RESIN_ERROR_SHAPE, "expected at least one axis, got a scalar");
+    for (int i = 0; i < rank - 1; i++) norm->rows *= shape[i];
+    norm->channels = shape[rank - 1];
+    if (strcmp(activation, "relu") == 0) norm->activation = NORM_RELU;
+    else if (strcmp(activation, "linear") != 0)
+        return op_fail(call, RESIN_ERROR_ARGUMENT,
+                       "activation must be \"linear\" or \"relu\", got \"%s\"", activation);
+    return RESIN_OK;
+}
+
+static resin_tensor *input(const batch_norm *norm, int which) {
+    return norm->call->in[norm->first + which];
+}
+
+static bool wants(const batch_norm *norm, int which) {
+    return norm->call->wants_grad[norm->first + which];
+}
+
+static resin_status check_vector(const batch_norm *norm, int which, const char *name, int rank,
+                                 const int64_t *shape) {
+    const resin_tensor *vector = input(norm, which);
+    char vector_text[SHAPE_TEXT], text[SHAPE_TEXT];
+    if (!vector) return RESIN_OK;
+    if (vector->rank != 1 || vector->shape[0] != norm->channels)
+        return op_fail(norm->call, RESIN_ERROR_SHAPE,
+                       "%s %s does not fit x %s: expected (%" PRId64 ")", name,
+                       shape_format(vector->rank, vector->shape, vector_text),
+                       shape_format(rank, shape, text), norm->channels);
+    if (vector->dtype != norm->dtype)
+        return op_fail(norm->call, RESIN_ERROR_ARGUMENT, "%s is %s, but x is %s", name,
+                       resin_dtype_name(vector->dtype), resin_dtype_name(norm->dtype));
+    return RESIN_OK;
+}
+
+static resin_status check_shortcut(const batch_norm *norm, int rank, const int64_t *shape) {
+    const resin_tensor *shortcut = input(norm, SHORTCUT);
+    char shortcut_text[SHAPE_TEXT], text[SHAPE_TEXT];
+    if (!shortcut) return RESIN_OK;
+    if (shortcut->rank != rank ||
+        memcmp(shortcut->shape, shape, (size_t)rank * sizeof *shape) != 0)
+        return op_fail(norm->call, RESIN_ERROR_SHAPE, "shortcut %s differs from %s",
+                       shape_format(shortcut->rank, shortcut->shape, shortcut_text),
+                       shape_format(rank, shape, text));
+    if (shortcut->dtype != norm->dtype)
+        return op_fail(norm->call, RESIN_ERROR_ARGUMENT, "shortcut is %s, but x is %s",
+                       resin_dtype_name(shortcut->dtype), resin_dtype_name(norm->dtype));
+    return RESIN_OK;
+}
+
+resin_status batch_norm_check(const batch_norm *norm, int rank, const int64_t *shape) {
+    static const char *const name[] = {"gamma", "beta", "mean", "variance"};
+    char text[SHAPE_TEXT];
+    for (int which = GAMMA; which <= VARIANCE; which++)
+        RESIN_TRY(check_vector(norm, which, name[which], rank, shape));
+    RESIN_TRY(check_shortcut(norm, rank, shape));
+    if (wants(norm, MEAN) || wants(norm, VARIANCE))
+        return op_fail(norm->call, RESIN_ERROR_ARGUMENT,
+                       "the running mean and variance have no gradient");
+    if (!(op_number(norm->call, "epsilon") >= 0))
+        return op_fail(norm->call, RESIN_ERROR_ARGUMENT, "epsilon must not be negative, got %g",
+                       op_number(norm->call, "epsilon"));
+    if (norm->training && norm->rows < 2)
+        return op_fail(norm->call, RESIN_ERROR_SHAPE,
+                       "training needs more than one value per channel, got %s",
+                       shape_format(rank, shape, text));
+    return RESIN_OK;
+}
+
+/* ---- Vectors of channels --------------------------------------------------------------------- */
+
+static double vector_get(const resin_tensor *vector, int64_t c) {
+    int64_t at = c * vector->stride[0];
+    return vector->dtype == RESIN_FLOAT64 ? ((const double *)tensor_data(vector))[at]
+                                          : (double)((const float *)tensor_data(vector))[at];
+}
+
+static void vector_set(resin_tensor *vector, int64_t c, double value) {
+    int64_t at = c * vector->stride[0];
+    if (vector->dtype == RESIN_FLOAT64) ((double *)tensor_data(vector))[at] = value;
+    else ((float *)tensor_data(vector))[at] = (float)value;
+}
+
+static void real_set(const batch_norm *norm, void *values, int64_t c, double value) {
+    if (norm->dtype == RESIN_FLOAT64) ((double *)values)[c] = value;
+    else ((float *)values)[c] = (float)value;
+}
+
+/* ---- A pass over the rows, in pieces --------------------------------------------------------- */
+
+typedef struct norm_pass {
+    const batch_norm *norm;
+    const char *x, *y, *dy, *shortcut; /* NULL where there is none */
+    char *out, *dshortcut;
+    const void *mean, *a, *b, *c; /* by channel, of the element type */
+    double *sums;                 /* by piece: two rows of channels */
+    char *scratch;                /* by worker: two rows of channels, of the element type */
+    int64_t pieces;
+} norm_pass;
+
+static int64_t piece_count(const batch_norm *norm) {
+    return resin_piece_count(norm->rows, 4 * norm_block_rows(norm->channels));
+}
+
+static const char *row_of(const batch_norm *norm, const char *base, int64_t row) {
+    if (!base) return NULL;
+    return base + (size_t)(row * norm->channels) * resin_dtype_size(norm->dtype);
+}
+
+static char *row_to(const batch_norm *norm, char *base, int64_t row) {
+    return (char *)row_of(norm, base, row);
+}
+
+/* Memory for the sums of all pieces, the workers' scratch, and `vectors` rows of channels. */
+static resin_status pass_allocate(norm_pass *pass, int vectors, void **block, char **vector) {
+    const batch_norm *norm = pass->norm;
+    resin_context *context = norm->call->context;
+    size_t row = (size_t)norm->channels * sizeof(double);
+    size_t workers = (size_t)resin_workers(context), lines;
+    pass->pieces = piece_count(norm);
+    lines = 2 * (size_t)pass->pieces + 2 * workers + (size_t)vectors;
+    RESIN_TRY(resin_allocate(context, lines * row, block));
+    pass->sums = *block;
+    pass->scratch = (char *)*block + 2 * (size_t)pass->pieces * row;
+    *vector = pass->scratch + 2 * workers * row;
+    return RESIN_OK;
+}
+
+/* ---- Statistics ------------------------------------------------------------------------------ */
+
+static void statistics_piece(void *argument, int64_t piece, int worker) {
+    const norm_pass *pass = argument;
+    const batch_norm *norm = pass->norm;
+    int64_t first, last, channels = norm->channels, block = norm_block_rows(channels);
+    double *mean = pass->sums + 2 * piece * channels, *m2 = mean + channels;
+    char *block_mean = pass->scratch + 2 * (size_t)(worker * channels) * sizeof(double);
+    char *block_m2 = block_mean + (size_t)channels * sizeof(double);
+    resin_piece_bounds(norm->rows, pass->pieces, piece, &first, &last);
+    memset(mean, 0, 2 * (size_t)channels * sizeof *mean);
+    for (int64_t row = first; row < last; row += block) {
+        int64_t rows = last - row < block ? last - row : block;
+        norm->loops->block_statistics(rows, channels, row_of(norm, pass->x, row), block_mean,
+                                      block_m2);
+        norm->loops->merge_statistics(channels, (double)(row - first), mean, m2, (double)rows,
+                                      block_mean, block_m2);
+    }
+}
+
+/* Mean and M2 of every channel of x: the first piece's sums, with the others merged in order. */
+static void batch_statistics(norm_pass *pass) {
+    const batch_norm *norm = pass->norm;
+    const norm_loops *merge = &resin_kernels()->norm.of[RESIN_FLOAT64];
+    int64_t first, last, channels = norm->channels;
+    resin_parallel(norm->call->context, pass->pieces, statistics_piece, pass);
+    for (int64_t piece = 1; piece < pass->pieces; piece++) {
+        const double *mean = pass->sums + 2 * piece * channels;
+        resin_piece_bounds(norm->rows, pass->pieces, piece, &first, &last);
+        merge->merge_statistics(channels, (double)first, pass->sums, pass->sums + channels,
+                                (double)(last - first), mean, mean + channels);
+    }
+}
+
+/* running = (1 - momentum) running + momentum new */
+static void update_running(const batch_norm *norm, const double *mean, const double *m2) {
+    double momentum = op_number(norm->call, "momentum");
+    double count = (double)norm->rows - (op_bool(norm->call, "unbiased") ? 1 : 0);
+    resin_tensor *running_mean = input(norm, MEAN), *running_variance = input(norm, VARIANCE);
+    for (int64_t c = 0; c < norm->channels; c++) {
+        vector_set(running_mean, c,
+                   (1 - momentum) * vector_get(running_mean, c) + momentum * mean[c]);
+        vector_set(running_variance, c, (1 - momentum) * vector_get(running_variance, c) +
+                                            momentum * (m2[c] / count));
+    }
+    resin_tensor_touch(running_mean);
+    resin_tensor_touch(running_variance);
+}
+
+/* statistics: float64 (3, channels): mean, 1 / deviation, gamma. */
+static resin_status batch_norm_statistics(const batch_norm *norm, const resin_tensor *x,
+                                          resin_tensor *statistics) {
+    double *mean = tensor_data(statistics), *inverse = mean + norm->channels;
+    double *scale = inverse + norm->channels, epsilon = op_number(norm->call, "epsilon");
+    const resin_tensor *gamma = input(norm, GAMMA);
+    if (norm->training) {
+        norm_pass pass = {.norm = norm, .x = tensor_data(x)};
+        void *block;
+        char *unused;
+        RESIN_TRY(pass_allocate(&pass, 0, &block, &unused));
+        batch_statistics(&pass);
+        update_running(norm, pass.sums, pass.sums + norm->channels);
+        for (int64_t c = 0; c < norm->channels; c++) {
+            mean[c] = pass.sums[c];
+            inverse[c] = pass.sums[norm->channels + c] / (double)norm->rows;
+        }
+        resin_deallocate(norm->call->context, block);
+    } else {
+        for (int64_t c = 0; c < norm->channels; c++) {
+            mean[c] = vector_get(input(norm, MEAN), c);
+            inverse[c] = vector_get(input(norm, VARIANCE), c);
+        }
+    }
+    for (int64_t c = 0; c < norm->channels; c++) {
+        inverse[c] = 1 / sqrt(inverse[c] + epsilon);
+        scale[c] = gamma ? vector_get(gamma, c) : 1;
+    }
+    return RESIN_OK;
+}
+
+/* ---- Forward --------------------------------------------------------------------------------- */
+
+static void apply_piece(void *argument, int64_t piece, int worker) {
+    const norm_pass *pass = argument;
+    const batch_norm *norm = pass->norm;
+    int64_t first, last;
+    (void)worker;
+    resin_piece_bounds(norm->rows, pass->pieces, piece, &first, &last);
+    norm->loops->apply(last - first, norm->channels, row_of(norm, pass->x, first), pass->a, pass->b,
+                       row_of(norm, pass->shortcut, first), norm->activation,
+                       row_to(norm, pass->out, first));
+}
+
+/* y = activation(x scale + shift + shortcut) with scale = gamma / deviation. */
+static resin_status normalize(const batch_norm *norm, const resin_tensor *statistics,
+                              const resin_tensor *x, const resin_tensor *shortcut,
+                              resin_tensor *y) {
+    const double *mean = tensor_data(statistics), *inverse = mean + norm->channels;
+    const double *gamma = inverse + norm->channels;
+    const resin_tensor *beta = input(norm, BETA);
+    size_t row = (size_t)norm->channels * sizeof(double);
+    void *block;
+    RESIN_TRY(resin_allocate(norm->call->context, 2 * row, &block));
+    char *scale = block, *shift = scale + row;
+    for (int64_t c = 0; c < norm->channels; c++) {
+        double factor = gamma[c] * inverse[c];
+        real_set(norm, scale, c, factor);
+        real_set(norm, shift, c, (beta ? vector_get(beta, c) : 0) - mean[c] * factor);
+    }
+    norm_pass pass = {.norm = norm, .x = tensor_data(x), .out = tensor_data(y), .a = scale,
+                      .b = shift, .shortcut = shortcut ? tensor_data(shortcut) : NULL,
+                      .pieces = piece_count(norm)};
+    resin_parallel(norm->call->context, pass.pieces, apply_piece, &pass);
+    resin_deallocate(norm->call->context, block);
+    return RESIN_OK;
+}
+
+static resin_status compute(const batch_norm *norm, resin_tensor *x, resin_tensor *statistics,
+                            resin_tensor *y) {
+    resin_tensor *shortcut = NULL;
+    if (input(norm, SHORTCUT)) RESIN_TRY(tensor_contiguous(input(norm, SHORTCUT), &shortcut));
+    resin_status status = batch_norm_statistics(norm, x, statistics);
+    if (status == RESIN_OK) status = normalize(norm, statistics, x, shortcut, y);
+    resin_release(shortcut);
+    return status;
+}
+
+resin_status batch_norm_run(const batch_norm *norm, resin_tensor *x, bool in_place) {
+    op_call *call = norm->call;
+    resin_tensor *statistics;
+    const int64_t shape[2] = {3, norm->channels};
+    if (in_place) call->out = resin_retain(x);
+    else RESIN_TRY(tensor_new_like(x, &call->out));
+    RESIN_TRY(tensor_new(call->context, RESIN_FLOAT64, 2, shape, &statistics));
+    resin_status status = compute(norm, x, statistics, call->out);
+    if (status == RESIN_OK) {
+        op_save(call, BATCH_NORM_X, x);
+        op_save(call, BATCH_NORM_STATISTICS, statistics);
+        if (norm->activation == NORM_RELU) op_save(call, BATCH_NORM_Y, call->out);
+    }
+    resin_release(statistics);
+    return status;
+}
+
+/* ---- Backward -------------------------------------------------------------------------------- */
+
+static void sums_piece(void *argument, int64_t piece, int worker) {
+    const norm_pass *pass = argument;
+    const batch_norm *norm = pass->norm;
+    int64_t first, last, channels = norm->channels, block = norm_block_rows(channels);
+    double *sum_g = pass->sums + 2 * piece * channels, *sum_gx = sum_g + channels;
+    char *block_g = pass->scratch + 2 * (size_t)(worker * channels) * sizeof(double);
+    char *block_gx = block_g + (size_t)channels * sizeof(double);
+    resin_piece_bounds(norm->rows, pass->pieces, piece, &first, &last);
+    memset(sum_g, 0, 2 * (size_t)channels * sizeof *sum_g);
+    for (int64_t row = first; row < last; row += block) {
+        int64_t rows = last - row < block ? last - row : block;
+        norm->loops->gradient_sums(rows, channels, row_of(norm, pass->x, row), pass->mean,
+                                   row_of(norm, pass->y, row), row_of(norm, pass->dy, row),
+                                   norm->activation, block_g, block_gx);
+        norm->loops->add_sums(channels, block_g, sum_g);
+        norm->loops->add_sums(channels, block_gx, sum_gx);
+    }
+}
+
+/* Sums of g and of g (x - mean), in the first piece's place. */
+static void gradient_sums(norm_pass *pass) {
+    const norm_loops *add = &resin_kernels()->norm.of[RESIN_FLOAT64];
+    int64_t channels = pass->norm->channels;
+    resin_parallel(pass->norm->call->context, pass->pieces, sums_piece, pass);
+    for (int64_t piece = 1; piece < pass->pieces; piece++)
+        add->add_sums(2 * channels, pass->sums + 2 * piece * channels, pass->sums);
+}
+
+static void gradient_piece(void *argument, int64_t piece, int worker) {
+    const norm_pass *pass = argument;
+    const batch_norm *norm = pass->norm;
+    int64_t first, last;
+    (void)worker;
+    resin_piece_bounds(norm->rows, pass->pieces, piece, &first, &last);
+    norm->loops->gradient(last - first, norm->channels, row_of(norm, pass->x, first), pass->mean,
+                          row_of(norm, pass->y, first), row_of(norm, pass->dy, first), pass->a,
+                          pass->b, pass->c, norm->activation, row_to(norm, pass->out, first),
+                          row_to(norm, pass->dshortcut, first));
+}
+
+static resin_status parameter_gradients(const batch_norm *norm, const double *sums) {
+    const double *inverse = (const double *)tensor_data(norm->call->saved[BATCH_NORM_STATISTICS]) +
+                            norm->channels;
+    resin_tensor *grad;
+    if (wants(norm, GAMMA)) {
+        RESIN_TRY(op_input_grad(norm->call, norm->first + GAMMA, &grad));
+        for (int64_t c = 0; c < norm->channels; c++)
+            vector_set(grad, c, sums[norm->channels + c] * inverse[c]);
+    }
+    if (wants(norm, BETA)) {
+        RESIN_TRY(op_input_grad(norm->call, norm->first + BETA, &grad));
+        for (int64_t c = 0; c < norm->channels; c++) vector_set(grad, c, sums[c]);
+    }
+    return RESIN_OK;
+}
+
+/* dx = a g + b (x - mean) + c; the kernel's mean is rounded to the element type, c makes up for
+ * it. */
+static void gradient_factors(const norm_pass *pass, const double *mean, void *a, void *b,
+                             void *c_) {
+    const batch_norm *norm = pass->norm;
+    const double *inverse = mean + norm->channels, *gamma = inverse + norm->channels;
+    double count = (double)norm->rows;
+    for (int64_t c = 0; c < norm->channels; c++) {
+        double factor = gamma[c] * inverse[c], slope = 0, shift = 0;
+        if (norm->training) {
+            double rounded = norm->dtype == RESIN_FLOAT64 ? mean[c] : (double)(float)mean[c];
+            double sum_gx = pass->sums[norm->channels + c];
+            slope = -factor * inverse[c] * inverse[c] * sum_gx / count;
+            shift = -factor * pass->sums[c] / count + slope * (rounded - mean[c]);
+        }
+        real_set(norm, a, c, factor);
+        real_set(norm, b, c, slope);
+        real_set(norm, c_, c, shift);
+    }
+}
+
+/* The sums were taken with the rounded mean: sum g (x - mean) = sum g (x - rounded) +
+ * (rounded - mean) sum g. */
+static void correct_sums(const norm_pass *pass, const double *mean) {
+    int64_t channels = pass->norm->channels;
+    if (pass->norm->dtype == RESIN_FLOAT64) return;
+    for (int64_t c = 0; c < channels; c++)
+        pass->sums[channels + c] += ((double)(float)mean[c] - mean[c]) * pass->sums[c];
+}
+
+static resin_status run_passes(norm_pass *pass, char *vector) {
+    const batch_norm *norm = pass->norm;
+    const double *mean = tensor_data(norm->call->saved[BATCH_NORM_STATISTICS]);
+    size_t row = (size_t)norm->channels * sizeof(double);
+    char *a = vector + row, *b = a + row, *c = b + row;
+    for (int64_t k = 0; k < norm->channels; k++) real_set(norm, vector, k, mean[k]);
+    pass->mean = vector;
+    if (norm->training || wants(norm, GAMMA) || wants(norm, BETA)) {
+        gradient_sums(pass);
+        correct_sums(pass, mean);
+        RESIN_TRY(parameter_gradients(norm, pass->sums));
+    }
+    if (!pass->out && !pass->dshortcut) return RESIN_OK;
+    gradient_factors(pass, mean, a, b, c);
+    pass->a = a;
+    pass->b = b;
+    pass->c = c;
+    resin_parallel(norm->call->context, pass->pieces, gradient_piece, pass);
+    return RESIN_OK;
+}
+
+static resin_status backward_from(const batch_norm *norm, const resin_tensor *dy,
+                                  resin_tensor *dx) {
+    op_call *call = norm->call;
+    resin_tensor *dshortcut = NULL;
+    if (call->inputs > norm->first + SHORTCUT && wants(norm, SHORTCUT)) {
+        if (norm->activation == NORM_LINEAR)
+            op_give_grad(call, norm->first + SHORTCUT, call->out_grad);
+        else
+            RESIN_TRY(op_input_grad(call, norm->first + SHORTCUT, &dshortcut));
+    }
+    norm_pass pass = {.norm = norm, .x = tensor_data(call->saved[BATCH_NORM_X]),
+                      .dy = tensor_data(dy), .out = dx ? tensor_data(dx) : NULL,
+                      .dshortcut = dshortcut ? tensor_data(dshortcut) : NULL};
+    if (norm->activation == NORM_RELU) pass.y = tensor_data(call->saved[BATCH_NORM_Y]);
+    void *block;
+    char *vector;
+    RESIN_TRY(pass_allocate(&pass, 4, &block, &vector));
+    resin_status status = run_passes(&pass, vector);
+    resin_deallocate(call->context, block);
+    return status;
+}
+
+resin_status batch_norm_run_backward(const batch_norm *norm, resin_tensor *dx) {
+    resin_tensor *dy;
+    RESIN_TRY(op_out_grad_contiguous(norm->call, &dy));
+    resin_status status = backward_from(norm, dy, dx);
+    resin_release(dy);
+    return status;
+}
+
+/* ---- The op ---------------------------------------------------------------------------------- */
+
+resin_status batch_norm_forward(op_call *call) {
+    batch_norm norm;
+    resin_tensor *x = call->in[0];
+    RESIN_TRY(op_check_float(call, 0));
+    RESIN_TRY(batch_norm_start(call, 1, x->dtype, x->rank, x->shape, &norm));
+    RESIN_TRY(batch_norm_check(&norm, x->rank, x->shape));
+    RESIN_TRY(tensor_contiguous(x, &x));
+    resin_status status = batch_norm_run(&norm, x, false);
+    resin_release(x);
+    return status;
+}
+
+resin_status batch_norm_backward(op_call *call) {
+    batch_norm norm;
+    resin_tensor *dx = NULL;
+    int rank;
+    const int64_t *shape = op_input_shape(call, 0, &rank);
+    RESIN_TRY(batch_norm_start(call, 1, call->out_grad->dtype, rank, shape, &norm));
+    if (call->wants_grad[0]) RESIN_TRY(op_input_grad(call, 0, &dx));
+    return batch_norm_run_backward(&norm, dx);
+}

@@ -1,0 +1,38 @@
+/* conv2d.h: what the ops built on convolution share: conv2d, conv2d_transpose, conv_bn_act. */
+#ifndef RESIN_OPS_CONV2D_H
+#define RESIN_OPS_CONV2D_H
+
+#include "core/ops/conv.h"
+#include "core/ops/op.h"
+
+/* Inputs 0 to 2 of such an op are x, weights and bias. */
+enum { CONV2D_X, CONV2D_WEIGHTS, CONV2D_BIAS };
+
+/* ---- A whole convolution on tensors ---------------------------------------------------------- */
+
+/* Checks the call's x, weights and bias, and computes y, a new tensor. x and weights are saved in
+ * slots `slot` and `slot + 1`, each only if the other's gradient is wanted. */
+resin_status conv2d_run(op_call *call, int slot, resin_tensor **y);
+/* The gradients of x, weights and bias, as far as they are wanted, from the contiguous dy. */
+resin_status conv2d_run_backward(op_call *call, int slot, const resin_tensor *dy);
+
+/* ---- Its parts, on contiguous tensors of either float type ----------------------------------- */
+
+/* x and weights have rank 4, bias (if given) rank 1, all of one float type. */
+resin_status conv2d_check_inputs(const op_call *call);
+/* bias, if given, has out_c values. */
+resin_status conv2d_check_bias(const op_call *call, int64_t out_c);
+resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape,
+                                 const resin_tensor *x, const resin_tensor *weights,
+                                 const resin_tensor *bias, resin_tensor *y);
+resin_status conv2d_data_pass(resin_context *context, const conv_shape *shape,
+                              const resin_tensor *dy, const resin_tensor *weights,
+                              resin_tensor *dx);
+/* dbias may be NULL. */
+resin_status conv2d_weights_pass(resin_context *context, const conv_shape *shape,
+                                 const resin_tensor *x, const resin_tensor *dy,
+                                 resin_tensor *dweights, resin_tensor *dbias);
+/* dbias = sum of dy over all pixels. */
+resin_status conv2d_bias_pass(resin_context *context, const resin_tensor *dy, resin_tensor *dbias);
+
+#endif

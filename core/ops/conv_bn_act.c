@@ -1,0 +1,35 @@
+/* conv_bn_act.c: convolution, batch normalization, addition of a shortcut and activation as one
+ * node of the graph: the unit that residual networks are made of.
+ *
+ * Backward needs the convolution's result, the statistics and, for relu, the output, which the
+ * next layer keeps anyhow. Without a graph the result of the convolution is normalized in place. */
+#include "core/ops/batch_norm.h"
+#include "core/ops/conv2d.h"
+#include "core/ops/families.h"
+
+enum { FIRST_OF_NORM = CONV2D_BIAS + 1 };
+
+resin_status conv_bn_act_forward(op_call *call) {
+    batch_norm norm;
+    resin_tensor *z;
+    RESIN_TRY(conv2d_run(call, BATCH_NORM_SLOTS, &z));
+    resin_status status = batch_norm_start(call, FIRST_OF_NORM, z->dtype, z->rank, z->shape, &norm);
+    if (status == RESIN_OK) status = batch_norm_check(&norm, z->rank, z->shape);
+    if (status == RESIN_OK) status = batch_norm_run(&norm, z, !call->recording);
+    resin_release(z);
+    return status;
+}
+
+resin_status conv_bn_act_backward(op_call *call) {
+    batch_norm norm;
+    const resin_tensor *z = call->saved[BATCH_NORM_X];
+    bool through = call->wants_grad[CONV2D_X] || call->wants_grad[CONV2D_WEIGHTS] ||
+                   call->wants_grad[CONV2D_BIAS];
+    resin_tensor *dz = NULL;
+    RESIN_TRY(batch_norm_start(call, FIRST_OF_NORM, z->dtype, z->rank, z->shape, &norm));
+    if (through) RESIN_TRY(tensor_new_like(z, &dz));
+    resin_status status = batch_norm_run_backward(&norm, dz);
+    if (status == RESIN_OK && through) status = conv2d_run_backward(call, BATCH_NORM_SLOTS, dz);
+    resin_release(dz);
+    return status;
+}

@@ -1,0 +1,252 @@
+/* pool.c: maxima and means over windows of NHWC images.
+ *
+ * Forward goes window by window; backward goes pixel by pixel and gathers from the windows that
+ * cover it, so that every element of the gradient is written by one thread in a fixed order. */
+#include "core/base/memory.h"
+#include "core/base/threads.h"
+#include "core/kernels/kernels.h"
+#include "core/ops/families.h"
+#include "core/ops/window.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+typedef enum pool_kind { POOL_MAX, POOL_AVG } pool_kind;
+
+typedef struct pool {
+    pool_kind kind;
+    bool global;        /* one window over the whole image; the result has rank 2 */
+    bool count_padding; /* means divide by the window's size, padding included */
+    int64_t batch, channels;
+    window_axis axis[2];
+    resin_dtype dtype;
+    const pool_loops *loops;
+
+    const char *from; /* forward: x; backward: dy */
+    char *to;         /* forward: y; backward: dx */
+    uint8_t *narrow;  /* positions of maxima inside their windows, up to 256 of them, */
+    int32_t *wide;    /* or more */
+    int64_t pieces;
+} pool;
+
+/* ---- Shapes --------------------------------------------------------------------------------- */
+
+static resin_status read_windows(const op_call *call, pool *p) {
+    int64_t kernel[2], stride[2];
+    bool same = op_bool(call, "same");
+    RESIN_TRY(window_pair(call, "kernel", 1, kernel));
+    memcpy(stride, kernel, sizeof stride);
+    if (op_attribute(call, "stride")->count > 0) RESIN_TRY(window_pair(call, "stride", 1, stride));
+    RESIN_TRY(window_padding(call, p->axis));
+    for (int i = 0; i < 2; i++) {
+        window_axis *axis = &p->axis[i];
+        axis->kernel = kernel[i];
+        axis->stride = stride[i];
+        axis->dilation = 1;
+        RESIN_TRY(window_fit(call, i ? "width" : "height", same, op_bool(call, "ceil"), axis));
+        if (axis->before >= kernel[i] || axis->after >= kernel[i])
+            return op_fail(call, RESIN_ERROR_ARGUMENT,
+                           "padding %" PRId64 " and %" PRId64 " must be smaller than the kernel's "
+                           "size %" PRId64, axis->before, axis->after, kernel[i]);
+    }
+    p->count_padding = p->kind == POOL_AVG && !same && op_bool(call, "count_padding");
+    return RESIN_OK;
+}
+
+/* The geometry for an x of that shape (rank 4). */
+static resin_status pool_start(const op_call *call, pool_kind kind, bool global, resin_dtype dtype,
+                               const int64_t *x, pool *p) {
+    char text[SHAPE_TEXT];
+    *p = (pool){.kind = kind, .global = global, .batch = x[0], .channels = x[3], .dtype = dtype,
+                .loops = &resin_kernels()->pool.of[dtype]};
+    if (x[1] < 1 || x[2] < 1)
+        return op_fail(call, RESIN_ERROR_SHAPE, "x %s has no pixels", shape_format(4, x, text));
+    for (int i = 0; i < 2; i++)
+        p->axis[i] = (window_axis){.in = x[1 + i], .out = 1, .kernel = x[1 + i],
+                                   .stride = x[1 + i], .dilation = 1};
+    if (!global) RESIN_TRY(read_windows(call, p));
+    if (p->axis[0].kernel > INT32_MAX / p->axis[1].kernel)
+        return op_fail(call, RESIN_ERROR_SHAPE, "a window over %" PRId64 " x %" PRId64
+                       " pixels is too large", p->axis[0].kernel, p->axis[1].kernel);
+    return RESIN_OK;
+}
+
+static bool positions_are_narrow(const pool *p) {
+    return p->axis[0].kernel * p->axis[1].kernel <= 256;
+}
+
+static void use_positions(pool *p, const resin_tensor *positions) {
+    if (positions_are_narrow(p)) p->narrow = tensor_data(positions);
+    else p->wide = tensor_data(positions);
+}
+
+static char *at(const pool *p, const char *base, int64_t pixel) {
+    return (char *)base + (size_t)(pixel * p->channels) * resin_dtype_size(p->dtype);
+}
+
+/* ---- Forward --------------------------------------------------------------------------------- */
+
+/* The pixels first .. last - 1 of one axis that window `out` covers inside the image. */
+static void covered(const window_axis *axis, int64_t out, int64_t *first, int64_t *last) {
+    int64_t start = out * axis->stride - axis->before, end = start + axis->kernel;
+    *first = start > 0 ? start : 0;
+    *last = end < axis->in ? end : axis->in;
+}
+
+/* By how many pixels of one axis a mean divides: with padding counted, the window ends at the
+ * padded image's edge (PyTorch, for windows that `ceil` lets stand out). */
+static int64_t divisor(const pool *p, int i, int64_t out) {
+    const window_axis *axis = &p->axis[i];
+    int64_t first, last;
+    covered(axis, out, &first, &last);
+    if (!p->count_padding) return last - first;
+    first = out * axis->stride - axis->before;
+    last = first + axis->kernel;
+    return (last < axis->in + axis->after ? last : axis->in + axis->after) - first;
+}
+
+static double mean_factor(const pool *p, int64_t i, int64_t j) {
+    return 1 / ((double)divisor(p, 0, i) * (double)divisor(p, 1, j));
+}
+
+static void forward_window(const pool *p, int64_t image, int64_t i, int64_t j) {
+    const window_axis *h = &p->axis[0], *w = &p->axis[1];
+    int64_t top, bottom, left, right, out = (image * h->out + i) * w->out + j;
+    covered(h, i, &top, &bottom);
+    covered(w, j, &left, &right);
+    int64_t first = (top - (i * h->stride - h->before)) * w->kernel + left -
+                    (j * w->stride - w->before);
+    pool_window window = {bottom - top, right - left, w->in * p->channels, (int32_t)first,
+                          (int32_t)w->kernel};
+    const char *x = at(p, p->from, (image * h->in + top) * w->in + left);
+    char *y = at(p, p->to, out);
+    if (p->kind == POOL_MAX)
+        p->loops->max_window(p->channels, x, &window, y,
+                             p->narrow ? p->narrow + out * p->channels : NULL,
+                             p->wide ? p->wide + out * p->channels : NULL);
+    else
+        p->loops->sum_window(p->channels, x, &window, mean_factor(p, i, j), y);
+}
+
+static void forward_piece(void *argument, int64_t piece, int worker) {
+    const pool *p = argument;
+    int64_t first, last, height = p->axis[0].out;
+    (void)worker;
+    resin_piece_bounds(p->batch * height, p->pieces, piece, &first, &last);
+    for (int64_t row = first; row < last; row++)
+        for (int64_t j = 0; j < p->axis[1].out; j++)
+            forward_window(p, row / height, row % height, j);
+}
+
+/* Rows of an image that make a piece worth a thread: about 64 KB. */
+static int64_t grain(int64_t row_elements) {
+    int64_t rows = 16384 / (row_elements > 0 ? row_elements : 1);
+    return rows < 1 ? 1 : rows;
+}
+
+static resin_status forward_from(op_call *call, pool *p, const resin_tensor *x) {
+    const window_axis *h = &p->axis[0], *w = &p->axis[1];
+    const int64_t out[4] = {p->batch, h->out, w->out, p->channels}, flat[2] = {out[0], out[3]};
+    RESIN_TRY(tensor_new(call->context, p->dtype, p->global ? 2 : 4, p->global ? flat : out,
+                         &call->out));
+    if (p->kind == POOL_MAX && call->recording) {
+        resin_tensor *positions;
+        RESIN_TRY(tensor_new(call->context, positions_are_narrow(p) ? RESIN_UINT8 : RESIN_INT32, 4,
+                             out, &positions));
+        use_positions(p, positions);
+        op_save(call, 0, positions);
+        resin_release(positions);
+    }
+    p->from = tensor_data(x);
+    p->to = tensor_data(call->out);
+    int64_t rows = p->batch * h->out;
+    p->pieces = resin_piece_count(rows, grain(w->out * w->kernel * h->kernel * p->channels));
+    if (rows > 0) resin_parallel(call->context, p->pieces, forward_piece, p);
+    return RESIN_OK;
+}
+
+static resin_status pool_forward(op_call *call, pool_kind kind, bool global) {
+    pool p;
+    resin_tensor *x = call->in[0];
+    RESIN_TRY(op_check_float(call, 0));
+    RESIN_TRY(op_check_rank(call, 0, 4));
+    RESIN_TRY(pool_start(call, kind, global, x->dtype, x->shape, &p));
+    RESIN_TRY(tensor_contiguous(x, &x));
+    resin_status status = forward_from(call, &p, x);
+    resin_release(x);
+    return status;
+}
+
+/* ---- Backward -------------------------------------------------------------------------------- */
+
+/* The windows first .. last of one axis that cover `pixel`. */
+static void covering(const window_axis *axis, int64_t pixel, int64_t *first, int64_t *last) {
+    int64_t place = pixel + axis->before;
+    *first = place < axis->kernel ? 0 : (place - axis->kernel) / axis->stride + 1;
+    *last = place / axis->stride;
+    if (*last > axis->out - 1) *last = axis->out - 1;
+}
+
+static void backward_pixel(const pool *p, int64_t image, int64_t row, int64_t column) {
+    const window_axis *h = &p->axis[0], *w = &p->axis[1];
+    int64_t top, bottom, left, right;
+    char *dx = at(p, p->to, (image * h->in + row) * w->in + column);
+    bool first = true;
+    covering(h, row, &top, &bottom);
+    covering(w, column, &left, &right);
+    for (int64_t i = top; i <= bottom; i++)
+        for (int64_t j = left; j <= right; j++) {
+            int64_t out = (image * h->out + i) * w->out + j;
+            int64_t position = (row - (i * h->stride - h->before)) * w->kernel + column -
+                               (j * w->stride - w->before);
+            if (p->kind == POOL_MAX)
+                p->loops->max_gradient(p->channels, at(p, p->from, out),
+                                       p->narrow ? p->narrow + out * p->channels : NULL,
+                                       p->wide ? p->wide + out * p->channels : NULL,
+                                       (int32_t)position, first, dx);
+            else
+                p->loops->add_scaled(p->channels, at(p, p->from, out), mean_factor(p, i, j), first,
+                                     dx);
+            first = false;
+        }
+    if (first) memset(dx, 0, (size_t)p->channels * resin_dtype_size(p->dtype));
+}
+
+static void backward_piece(void *argument, int64_t piece, int worker) {
+    const pool *p = argument;
+    int64_t first, last, height = p->axis[0].in;
+    (void)worker;
+    resin_piece_bounds(p->batch * height, p->pieces, piece, &first, &last);
+    for (int64_t row = first; row < last; row++)
+        for (int64_t column = 0; column < p->axis[1].in; column++)
+            backward_pixel(p, row / height, row % height, column);
+}
+
+static resin_status pool_backward(op_call *call, pool_kind kind, bool global) {
+    pool p;
+    int rank;
+    resin_tensor *dx, *dy;
+    RESIN_TRY(pool_start(call, kind, global, call->out_grad->dtype, op_input_shape(call, 0, &rank),
+                         &p));
+    if (kind == POOL_MAX) use_positions(&p, call->saved[0]);
+    RESIN_TRY(op_input_grad(call, 0, &dx));
+    RESIN_TRY(op_out_grad_contiguous(call, &dy));
+    p.from = tensor_data(dy);
+    p.to = tensor_data(dx);
+    int64_t rows = p.batch * p.axis[0].in;
+    p.pieces = resin_piece_count(rows, grain(p.axis[1].in * p.channels));
+    if (rows > 0) resin_parallel(call->context, p.pieces, backward_piece, &p);
+    resin_release(dy);
+    return RESIN_OK;
+}
+
+/* ---- The ops --------------------------------------------------------------------------------- */
+
+resin_status max_pool2d_forward(op_call *call) { return pool_forward(call, POOL_MAX, false); }
+resin_status max_pool2d_backward(op_call *call) { return pool_backward(call, POOL_MAX, false); }
+resin_status avg_pool2d_forward(op_call *call) { return pool_forward(call, POOL_AVG, false); }
+resin_status avg_pool2d_backward(op_call *call) { return pool_backward(call, POOL_AVG, false); }
+resin_status global_max_pool_forward(op_call *call) { return pool_forward(call, POOL_MAX, true); }
+resin_status global_max_pool_backward(op_call *call) { return pool_backward(call, POOL_MAX, true); }
+resin_status global_avg_pool_forward(op_call *call) { return pool_forward(call, POOL_AVG, true); }
+resin_status global_avg_pool_backward(op_call *call) { return pool_backward(call, POOL_AVG, true); }
