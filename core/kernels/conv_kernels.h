@@ -20,6 +20,13 @@ typedef struct conv_kernels {
                     bool a_by_columns, const float *b, int64_t b_step, float *c, int64_t c_step,
                     bool accumulate);
 
+    /* The same, summed over `segments`: segment s reads a + s * a_segment and b + s * b_segment,
+     * each `depth` deep. The rows of an image that a kernel covers are segments. */
+    void (*product_segments)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
+                             int columns, int64_t depth, const float *a, int64_t a_step,
+                             bool a_by_columns, const float *b, int64_t b_step, float *c,
+                             int64_t c_step, bool accumulate);
+
     /* to (rows x width, whole vectors) = the first `columns` columns of from, padded with zeros;
      * or, transposed, its element (i, j) = from[j * from_step + i]. */
     void (*pack)(int64_t rows, int64_t columns, const float *from, int64_t from_step,

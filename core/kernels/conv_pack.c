@@ -72,6 +72,7 @@ const conv_kernels KERNEL(conv) = {
     .block_rows = BLOCK_ROWS,
     .block_columns = BLOCK_COLUMNS,
     .product = KERNEL(product_panel),
+    .product_segments = KERNEL(product_segments),
     .pack = KERNEL(pack),
     .column_sums = KERNEL(column_sums),
     .winograd_input = KERNEL(winograd_input),

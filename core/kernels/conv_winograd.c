@@ -68,20 +68,20 @@ static ALWAYS_INLINE void transform_weights_gradient(const vfloat u[6], vfloat w
 static ALWAYS_INLINE void input_vector(const float *const *pixels, int64_t offset, float *v,
                                        int64_t plane) {
     vfloat half[6][6];
-#pragma GCC unroll 6
+    UNROLL
     for (int x = 0; x < 6; x++) {
         vfloat d[6], t[6];
-#pragma GCC unroll 6
+        UNROLL
         for (int y = 0; y < 6; y++) d[y] = vload(pixels[y * 6 + x] + offset);
         transform_input(d, t);
-#pragma GCC unroll 6
+        UNROLL
         for (int y = 0; y < 6; y++) half[y][x] = t[y];
     }
-#pragma GCC unroll 6
+    UNROLL
     for (int y = 0; y < 6; y++) {
         vfloat t[6];
         transform_input(half[y], t);
-#pragma GCC unroll 6
+        UNROLL
         for (int x = 0; x < 6; x++) {
             vstore(v, t[x]);
             v += plane;
@@ -92,20 +92,20 @@ static ALWAYS_INLINE void input_vector(const float *const *pixels, int64_t offse
 static ALWAYS_INLINE void output_vector(const float *m, int64_t plane, vfloat bias,
                                         float *const *pixels, int64_t offset) {
     vfloat half[4][6];
-#pragma GCC unroll 6
+    UNROLL
     for (int x = 0; x < 6; x++) {
         vfloat d[6], t[4];
-#pragma GCC unroll 6
+        UNROLL
         for (int y = 0; y < 6; y++) d[y] = vload(m + (y * 6 + x) * plane);
         transform_output(d, t);
-#pragma GCC unroll 4
+        UNROLL
         for (int y = 0; y < 4; y++) half[y][x] = t[y];
     }
-#pragma GCC unroll 4
+    UNROLL
     for (int y = 0; y < 4; y++) {
         vfloat t[4];
         transform_output(half[y], t);
-#pragma GCC unroll 4
+        UNROLL
         for (int x = 0; x < 4; x++) vstore(pixels[y * 4 + x] + offset, t[x] + bias);
     }
 }
@@ -113,20 +113,20 @@ static ALWAYS_INLINE void output_vector(const float *m, int64_t plane, vfloat bi
 static ALWAYS_INLINE void gradient_vector(const float *const *pixels, int64_t offset, float *m,
                                           int64_t plane) {
     vfloat half[6][4];
-#pragma GCC unroll 4
+    UNROLL
     for (int x = 0; x < 4; x++) {
         vfloat d[4], t[6];
-#pragma GCC unroll 4
+        UNROLL
         for (int y = 0; y < 4; y++) d[y] = vload(pixels[y * 4 + x] + offset);
         transform_gradient(d, t);
-#pragma GCC unroll 6
+        UNROLL
         for (int y = 0; y < 6; y++) half[y][x] = t[y];
     }
-#pragma GCC unroll 6
+    UNROLL
     for (int y = 0; y < 6; y++) {
         vfloat t[6];
         transform_gradient(half[y], t);
-#pragma GCC unroll 6
+        UNROLL
         for (int x = 0; x < 6; x++) {
             vstore(m, t[x]);
             m += plane;
@@ -137,20 +137,20 @@ static ALWAYS_INLINE void gradient_vector(const float *const *pixels, int64_t of
 static ALWAYS_INLINE void weights_vector(const float *w, int64_t tap_step, float *u,
                                          int64_t plane) {
     vfloat half[6][3];
-#pragma GCC unroll 3
+    UNROLL
     for (int x = 0; x < 3; x++) {
         vfloat d[3], t[6];
-#pragma GCC unroll 3
+        UNROLL
         for (int y = 0; y < 3; y++) d[y] = vload(w + (y * 3 + x) * tap_step);
         transform_weights(d, t);
-#pragma GCC unroll 6
+        UNROLL
         for (int y = 0; y < 6; y++) half[y][x] = t[y];
     }
-#pragma GCC unroll 6
+    UNROLL
     for (int y = 0; y < 6; y++) {
         vfloat t[6];
         transform_weights(half[y], t);
-#pragma GCC unroll 6
+        UNROLL
         for (int x = 0; x < 6; x++) {
             vstore(u, t[x]);
             u += plane;
@@ -161,20 +161,20 @@ static ALWAYS_INLINE void weights_vector(const float *w, int64_t tap_step, float
 static ALWAYS_INLINE void weights_gradient_vector(const float *du, int64_t plane, float *dw,
                                                   int64_t tap_step) {
     vfloat half[3][6];
-#pragma GCC unroll 6
+    UNROLL
     for (int x = 0; x < 6; x++) {
         vfloat d[6], t[3];
-#pragma GCC unroll 6
+        UNROLL
         for (int y = 0; y < 6; y++) d[y] = vload(du + (y * 6 + x) * plane);
         transform_weights_gradient(d, t);
-#pragma GCC unroll 3
+        UNROLL
         for (int y = 0; y < 3; y++) half[y][x] = t[y];
     }
-#pragma GCC unroll 3
+    UNROLL
     for (int y = 0; y < 3; y++) {
         vfloat t[3];
         transform_weights_gradient(half[y], t);
-#pragma GCC unroll 3
+        UNROLL
         for (int x = 0; x < 3; x++) vstore(dw + (y * 3 + x) * tap_step, t[x]);
     }
 }

@@ -25,6 +25,14 @@
 #define VECTOR_FLOATS 4
 #endif
 
+/* Before a loop of constant length: unrolls it whole, so that the arrays it indexes live in
+ * registers. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 36")
+#endif
+
 typedef float vfloat __attribute__((vector_size(VECTOR_FLOATS * 4)));
 /* The same at any address a float may have. */
 typedef float vfloat_unaligned __attribute__((vector_size(VECTOR_FLOATS * 4), aligned(4), may_alias));

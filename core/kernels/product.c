@@ -9,60 +9,69 @@
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-/* c (rows x vectors) = or += a * b over `depth`. The number of rows and vectors, and whether a lies
- * by rows or by columns, are constants at every call, so that the sums stay in registers. Rows of a
- * are addressed three to a pointer (p, p + step, p + 2 step), which the processor does in the
- * load; a pointer for each row would not fit the integer registers. */
+/* What the blocks of one product have in common (conv_kernels.h names them). */
+typedef struct product_shape {
+    int64_t depth, segments;
+    int64_t a_step, a_segment, b_step, b_segment, c_step;
+    bool accumulate;
+} product_shape;
+
+/* One block: rows x vectors of sums. The number of rows and vectors, and whether a lies by rows or
+ * by columns, are constants at every call, so that the sums stay in registers. Rows of a are
+ * addressed three to a pointer (p, p + step, p + 2 step), which the processor does in the load; a
+ * pointer for each row would not fit the integer registers. */
 static ALWAYS_INLINE void multiply_block(const int rows, const int vectors, const bool a_by_columns,
-                                         int64_t depth, const float *a, int64_t a_step,
-                                         const float *b, int64_t b_step, float *c, int64_t c_step,
-                                         bool accumulate) {
+                                         const product_shape *shape, const float *a, const float *b,
+                                         float *c) {
     vfloat sum[BLOCK_ROWS][2];
-    const float *a_rows[(BLOCK_ROWS + 2) / 3];
-#pragma GCC unroll 16
+    int64_t depth = shape->depth, a_step = shape->a_step, b_step = shape->b_step;
+    UNROLL
     for (int i = 0; i < rows; i++) {
-#pragma GCC unroll 2
+        UNROLL
         for (int j = 0; j < vectors; j++) sum[i][j] = (vfloat){0};
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < (rows + 2) / 3; i++) a_rows[i] = a + 3 * i * a_step;
-    for (int64_t k = 0; k < depth; k++) {
-        vfloat b_vector[2];
-#pragma GCC unroll 2
-        for (int j = 0; j < vectors; j++) b_vector[j] = vload(b + j * VECTOR_FLOATS);
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; i++) {
-            vfloat element = vset(a_by_columns ? a[i] : a_rows[i / 3][(i % 3) * a_step]);
-#pragma GCC unroll 2
-            for (int j = 0; j < vectors; j++) sum[i][j] += element * b_vector[j];
+    for (int64_t segment = 0; segment < shape->segments; segment++) {
+        const float *column = a + segment * shape->a_segment, *b_row = b;
+        const float *a_rows[(BLOCK_ROWS + 2) / 3];
+        b_row += segment * shape->b_segment;
+        UNROLL
+        for (int i = 0; i < (rows + 2) / 3; i++) a_rows[i] = column + 3 * i * a_step;
+        for (int64_t k = 0; k < depth; k++) {
+            vfloat b_vector[2];
+            UNROLL
+            for (int j = 0; j < vectors; j++) b_vector[j] = vload(b_row + j * VECTOR_FLOATS);
+            UNROLL
+            for (int i = 0; i < rows; i++) {
+                vfloat element = vset(a_by_columns ? column[i] : a_rows[i / 3][(i % 3) * a_step]);
+                UNROLL
+                for (int j = 0; j < vectors; j++) sum[i][j] += element * b_vector[j];
+            }
+            b_row += b_step;
+            column += a_step;
+            UNROLL
+            for (int i = 0; i < (rows + 2) / 3; i++) a_rows[i]++;
         }
-        b += b_step;
-        a += a_step;
-#pragma GCC unroll 16
-        for (int i = 0; i < (rows + 2) / 3; i++) a_rows[i]++;
     }
-#pragma GCC unroll 16
+    UNROLL
     for (int i = 0; i < rows; i++) {
-#pragma GCC unroll 2
+        UNROLL
         for (int j = 0; j < vectors; j++) {
-            if (accumulate) sum[i][j] += vload(c + j * VECTOR_FLOATS);
+            if (shape->accumulate) sum[i][j] += vload(c + j * VECTOR_FLOATS);
             vstore(c + j * VECTOR_FLOATS, sum[i][j]);
         }
-        c += c_step;
+        c += shape->c_step;
     }
 }
 
 /* One compiled loop for each number of rows. */
-#define ROW_CASE(n)                                                                       \
-    case n:                                                                               \
-        multiply_block(n, vectors, a_by_columns, depth, a, a_step, b, b_step, c, c_step,  \
-                       accumulate);                                                       \
+#define ROW_CASE(n)                                                  \
+    case n:                                                          \
+        multiply_block(n, vectors, a_by_columns, shape, a, b, c);    \
         break;
 
 static ALWAYS_INLINE void multiply_rows(int rows, const int vectors, const bool a_by_columns,
-                                        int64_t depth, const float *a, int64_t a_step,
-                                        const float *b, int64_t b_step, float *c, int64_t c_step,
-                                        bool accumulate) {
+                                        const product_shape *shape, const float *a, const float *b,
+                                        float *c) {
     switch (rows) {
         ROW_CASE(1) ROW_CASE(2) ROW_CASE(3) ROW_CASE(4) ROW_CASE(5) ROW_CASE(6)
 #if BLOCK_ROWS > 6
@@ -72,37 +81,38 @@ static ALWAYS_INLINE void multiply_rows(int rows, const int vectors, const bool 
     }
 }
 
-typedef void multiply_function(int rows, int64_t depth, const float *a, int64_t a_step,
-                               const float *b, int64_t b_step, float *c, int64_t c_step,
-                               bool accumulate);
+typedef void multiply_function(int rows, const product_shape *shape, const float *a, const float *b,
+                               float *c);
 
-static void rows_wide(int rows, int64_t depth, const float *a, int64_t a_step, const float *b,
-                      int64_t b_step, float *c, int64_t c_step, bool accumulate) {
-    multiply_rows(rows, 2, false, depth, a, a_step, b, b_step, c, c_step, accumulate);
+static void rows_wide(int rows, const product_shape *shape, const float *a, const float *b,
+                      float *c) {
+    multiply_rows(rows, 2, false, shape, a, b, c);
 }
-static void rows_narrow(int rows, int64_t depth, const float *a, int64_t a_step, const float *b,
-                        int64_t b_step, float *c, int64_t c_step, bool accumulate) {
-    multiply_rows(rows, 1, false, depth, a, a_step, b, b_step, c, c_step, accumulate);
+static void rows_narrow(int rows, const product_shape *shape, const float *a, const float *b,
+                        float *c) {
+    multiply_rows(rows, 1, false, shape, a, b, c);
 }
-static void columns_wide(int rows, int64_t depth, const float *a, int64_t a_step, const float *b,
-                         int64_t b_step, float *c, int64_t c_step, bool accumulate) {
-    multiply_rows(rows, 2, true, depth, a, a_step, b, b_step, c, c_step, accumulate);
+static void columns_wide(int rows, const product_shape *shape, const float *a, const float *b,
+                         float *c) {
+    multiply_rows(rows, 2, true, shape, a, b, c);
 }
-static void columns_narrow(int rows, int64_t depth, const float *a, int64_t a_step, const float *b,
-                           int64_t b_step, float *c, int64_t c_step, bool accumulate) {
-    multiply_rows(rows, 1, true, depth, a, a_step, b, b_step, c, c_step, accumulate);
+static void columns_narrow(int rows, const product_shape *shape, const float *a, const float *b,
+                           float *c) {
+    multiply_rows(rows, 1, true, shape, a, b, c);
 }
 
 /* A panel narrower than its vectors is computed beside c, and the columns that exist are copied. */
-static void multiply_part(multiply_function *multiply, int rows, int columns, int64_t depth,
-                          const float *a, int64_t a_step, const float *b, int64_t b_step, float *c,
-                          int64_t c_step, bool accumulate) {
+static void multiply_part(multiply_function *multiply, int rows, int columns,
+                          const product_shape *shape, const float *a, const float *b, float *c) {
     float whole[BLOCK_ROWS * BLOCK_COLUMNS];
-    multiply(rows, depth, a, a_step, b, b_step, whole, BLOCK_COLUMNS, false);
+    product_shape beside = *shape;
+    beside.c_step = BLOCK_COLUMNS;
+    beside.accumulate = false;
+    multiply(rows, &beside, a, b, whole);
     for (int i = 0; i < rows; i++) {
         const float *from = whole + i * BLOCK_COLUMNS;
-        float *to = c + i * c_step;
-        if (accumulate) {
+        float *to = c + i * shape->c_step;
+        if (shape->accumulate) {
             for (int j = 0; j < columns; j++) to[j] += from[j];
         } else {
             for (int j = 0; j < columns; j++) to[j] = from[j];
@@ -111,9 +121,8 @@ static void multiply_part(multiply_function *multiply, int rows, int columns, in
 }
 
 /* Rows are dealt out evenly: 16 rows are 8 + 8, since 14 + 2 would waste the second block. */
-void KERNEL(product_panel)(int64_t rows, int columns, int64_t depth, const float *a,
-                           int64_t a_step, bool a_by_columns, const float *b, int64_t b_step,
-                           float *c, int64_t c_step, bool accumulate) {
+static void multiply_panel(int64_t rows, int columns, bool a_by_columns,
+                           const product_shape *shape, const float *a, const float *b, float *c) {
     bool wide = columns > VECTOR_FLOATS;
     bool part = columns != VECTOR_FLOATS && columns != BLOCK_COLUMNS;
     multiply_function *multiply = a_by_columns ? (wide ? columns_wide : columns_narrow)
@@ -122,13 +131,30 @@ void KERNEL(product_panel)(int64_t rows, int columns, int64_t depth, const float
     for (; blocks > 0; blocks--) {
         int count = (int)((rows + blocks - 1) / blocks);
         if (part) {
-            multiply_part(multiply, count, columns, depth, a, a_step, b, b_step, c, c_step,
-                          accumulate);
+            multiply_part(multiply, count, columns, shape, a, b, c);
         } else {
-            multiply(count, depth, a, a_step, b, b_step, c, c_step, accumulate);
+            multiply(count, shape, a, b, c);
         }
-        a += a_by_columns ? count : count * a_step;
-        c += count * c_step;
+        a += a_by_columns ? count : count * shape->a_step;
+        c += count * shape->c_step;
         rows -= count;
     }
+}
+
+void KERNEL(product_panel)(int64_t rows, int columns, int64_t depth, const float *a,
+                           int64_t a_step, bool a_by_columns, const float *b, int64_t b_step,
+                           float *c, int64_t c_step, bool accumulate) {
+    const product_shape shape = {.depth = depth, .segments = 1, .a_step = a_step, .b_step = b_step,
+                                 .c_step = c_step, .accumulate = accumulate};
+    multiply_panel(rows, columns, a_by_columns, &shape, a, b, c);
+}
+
+void KERNEL(product_segments)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
+                              int columns, int64_t depth, const float *a, int64_t a_step,
+                              bool a_by_columns, const float *b, int64_t b_step, float *c,
+                              int64_t c_step, bool accumulate) {
+    const product_shape shape = {.depth = depth, .segments = segments, .a_step = a_step,
+                                 .a_segment = a_segment, .b_step = b_step, .b_segment = b_segment,
+                                 .c_step = c_step, .accumulate = accumulate};
+    multiply_panel(rows, columns, a_by_columns, &shape, a, b, c);
 }

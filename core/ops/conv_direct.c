@@ -1,0 +1,256 @@
+/* conv_direct.c: convolution that reads the image where it lies, without copying patches: the pixels
+ * that one row of a kernel covers lie side by side, so that kernel_w x channels is the depth of a
+ * matrix product whose rows are the pixels of an output row, stride x channels apart; the rows of
+ * the kernel are its segments.
+ *
+ * A piece works on a strip: the source rows that some rows of the result need, with the padding
+ * around them (and only the channels of its group). Without padding and groups the image itself is
+ * the strip. Needs dilation_w = 1. */
+#include "core/base/memory.h"
+#include "core/base/threads.h"
+#include "core/ops/conv_grid.h"
+
+#include <string.h>
+
+enum {
+    STRIP_FLOATS = 32 << 10, /* of a strip, where its rows allow: it stays in the cache */
+    ENOUGH_PIECES = 64,
+    PANEL_GROUP = 4,          /* panels of dweights that a piece sums, at most */
+    PARTIAL_FLOATS = 4 << 20, /* partial sums of dweights altogether, at most */
+    MAXIMUM_PARTS = 64
+};
+
+typedef struct direct {
+    conv_grid grid;
+    bool in_place;
+    int64_t channels;     /* of a pixel of a strip */
+    int64_t width;        /* pixels of a row of a strip */
+    int64_t rows, blocks; /* rows of the result for one strip, and how often that is in an image */
+    int64_t panel_groups;
+    int64_t strip_size;
+    float *strips;
+
+    /* Backward-weights. */
+    int64_t parts, partial_size, gradient_size;
+    float *partial, *gradients;
+} direct;
+
+static int64_t strip_rows(const direct *d, int64_t rows) {
+    return (rows - 1) * d->grid.h.step + (d->grid.h.taps - 1) * d->grid.h.tap_step + 1;
+}
+
+static void copy_pixels(const direct *d, const float *from, int64_t count, float *to) {
+    if (d->channels == d->grid.source_c) {
+        memcpy(to, from, (size_t)(count * d->channels) * sizeof(float));
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        memcpy(to + i * d->channels, from + i * d->grid.source_c,
+               (size_t)d->channels * sizeof(float));
+    }
+}
+
+/* The strip of result rows [row, row_last) of an image. */
+static const float *make_strip(const direct *d, int64_t image, int64_t group, int64_t row,
+                               int64_t row_last, int worker) {
+    const conv_grid *g = &d->grid;
+    int64_t top = g->h.first + row * g->h.step, left = g->w.first;
+    if (d->in_place) {
+        return g->source + ((image * g->h.source + top) * g->w.source + left) * g->source_c;
+    }
+    float *strip = d->strips + worker * d->strip_size;
+    int64_t line = d->width * d->channels, rows = strip_rows(d, row_last - row);
+    int64_t first = conv_min(conv_max(left, 0), g->w.source);
+    int64_t last = conv_max(conv_min(left + d->width, g->w.source), first);
+    int64_t before = conv_min(first - left, d->width), inside = conv_min(last - first,
+                                                                         d->width - before);
+    for (int64_t i = 0; i < rows; i++) {
+        float *to = strip + i * line;
+        int64_t y = top + i;
+        if (y < 0 || y >= g->h.source) {
+            memset(to, 0, (size_t)line * sizeof(float));
+            continue;
+        }
+        const float *from = g->source + ((image * g->h.source + y) * g->w.source + first) *
+                                            g->source_c + group * g->group_in;
+        memset(to, 0, (size_t)(before * d->channels) * sizeof(float));
+        copy_pixels(d, from, inside, to + before * d->channels);
+        memset(to + (before + inside) * d->channels, 0,
+               (size_t)((d->width - before - inside) * d->channels) * sizeof(float));
+    }
+    return strip;
+}
+
+/* Sums of the result rows [row, row_last) of an image and one panel. */
+static void multiply_panel(const direct *d, const float *strip, int64_t image, int64_t group,
+                           int64_t panel, int64_t row, int64_t row_last) {
+    const conv_grid *g = &d->grid;
+    const conv_kernels *kernels = g->call->kernels;
+    int64_t columns = conv_panel_columns(g, panel), line = d->width * d->channels;
+    int64_t width = conv_round_up(columns, kernels->vector), depth = g->w.taps * g->group_in;
+    int64_t channel = group * g->group_out + panel * kernels->block_columns;
+    int64_t result_step = g->w.spread * g->result_c;
+    const float *bias = g->call->bias, *b = conv_panel(g, group, panel);
+    for (int64_t i = row; i < row_last; i++) {
+        float *result = conv_result_pixel(g, (image * g->h.count + i) * g->w.count) + channel;
+        if (bias) {
+            for (int64_t j = 0; j < g->w.count; j++) {
+                memcpy(result + j * result_step, bias + channel, (size_t)columns * sizeof(float));
+            }
+        }
+        kernels->product_segments(g->h.taps, g->h.tap_step * line, depth * width, g->w.count,
+                                  (int)columns, depth, strip + (i - row) * g->h.step * line,
+                                  g->w.step * d->channels, false, b, width, result, result_step,
+                                  bias != NULL);
+    }
+}
+
+static void grid_piece(void *argument, int64_t piece, int worker) {
+    const direct *d = argument;
+    const conv_grid *g = &d->grid;
+    int64_t panel_group = piece % d->panel_groups, rest = piece / d->panel_groups;
+    int64_t block = rest % d->blocks, image = rest / d->blocks % g->call->shape.batch;
+    int64_t group = rest / d->blocks / g->call->shape.batch, row, row_last, panel, panel_last;
+    resin_piece_bounds(g->h.count, d->blocks, block, &row, &row_last);
+    resin_piece_bounds(g->panels, d->panel_groups, panel_group, &panel, &panel_last);
+    const float *strip = make_strip(d, image, group, row, row_last, worker);
+    for (; panel < panel_last; panel++) {
+        multiply_panel(d, strip, image, group, panel, row, row_last);
+    }
+}
+
+static bool axis_inside(const conv_axis *axis) {
+    return axis->first >= 0 && axis->first + (axis->count - 1) * axis->step +
+                                       (axis->taps - 1) * axis->tap_step < axis->source;
+}
+
+/* How an image is cut into strips. */
+static void cut(direct *d) {
+    const conv_grid *g = &d->grid;
+    d->channels = g->group_in;
+    d->in_place = g->call->shape.groups == 1 && axis_inside(&g->h) && axis_inside(&g->w);
+    d->width = d->in_place ? g->w.source : (g->w.count - 1) * g->w.step + g->w.taps;
+    int64_t fitting = STRIP_FLOATS / (d->width * d->channels);
+    int64_t least = strip_rows(d, 1);
+    d->rows = 1 + conv_max(fitting - least, 0) / g->h.step;
+    d->blocks = conv_divide_up(g->h.count, conv_min(d->rows, g->h.count));
+    d->rows = conv_divide_up(g->h.count, d->blocks);
+    d->strip_size = d->in_place ? 0 : strip_rows(d, d->rows) * d->width * d->channels;
+}
+
+static resin_status run_grid(resin_context *context, direct *d) {
+    conv_grid *g = &d->grid;
+    if (g->depth == 0 || g->pixels == 0) {
+        conv_zero_grid(context, g);
+        return RESIN_OK;
+    }
+    cut(d);
+    int64_t pieces = d->blocks * g->call->shape.batch * g->call->shape.groups;
+    d->panel_groups = conv_min(g->panels, conv_divide_up(ENOUGH_PIECES, pieces));
+    RESIN_TRY(conv_pack_weights(context, g));
+    RESIN_TRY(conv_reserve(context, resin_workers(context), d->strip_size, &d->strips));
+    resin_parallel(context, pieces * d->panel_groups, grid_piece, d);
+    return RESIN_OK;
+}
+
+static void release(resin_context *context, direct *d) {
+    resin_deallocate(context, d->grid.weights);
+    resin_deallocate(context, d->strips);
+    resin_deallocate(context, d->partial);
+    resin_deallocate(context, d->gradients);
+}
+
+static resin_status run_backward_data(resin_context *context, const conv_call *call) {
+    const conv_shape *s = &call->shape;
+    for (int64_t rest_h = 0; rest_h < s->stride_h; rest_h++) {
+        for (int64_t rest_w = 0; rest_w < s->stride_w; rest_w++) {
+            direct d = {.grid = conv_backward_data_grid(call, rest_h, rest_w)};
+            resin_status status = run_grid(context, &d);
+            release(context, &d);
+            RESIN_TRY(status);
+        }
+    }
+    return RESIN_OK;
+}
+
+/* Backward-weights: a piece sums a group of panels over one part of the strips; parts are added in
+ * order. The columns of a strip below one kernel row are rows of dweights, its pixels and rows the
+ * depth. */
+
+static void add_strip(const direct *d, const float *strip, int64_t image, int64_t group,
+                      int64_t panel, int64_t row, int64_t row_last, float *gradient,
+                      float *dweights, bool accumulate) {
+    const conv_grid *g = &d->grid;
+    const conv_kernels *kernels = g->call->kernels;
+    int64_t out_c = g->call->shape.out_c, line = d->width * d->channels;
+    int64_t columns = conv_panel_columns(g, panel), width = conv_round_up(columns, kernels->vector);
+    int64_t channel = group * g->group_out + panel * kernels->block_columns;
+    const float *dy = g->call->dy + (image * g->h.count + row) * g->w.count * out_c + channel;
+    kernels->pack((row_last - row) * g->w.count, columns, dy, out_c, false, gradient, width);
+    for (int64_t tap = 0; tap < g->h.taps; tap++) {
+        kernels->product_segments(
+            row_last - row, g->h.step * line, g->w.count * width, g->w.taps * g->group_in,
+            (int)columns, g->w.count, strip + tap * g->h.tap_step * line, g->w.step * d->channels,
+            true, gradient, width, dweights + tap * g->w.taps * g->group_in * out_c + channel,
+            out_c, accumulate);
+    }
+}
+
+static void weights_piece(void *argument, int64_t piece, int worker) {
+    const direct *d = argument;
+    const conv_grid *g = &d->grid;
+    int64_t panel_group = piece % d->panel_groups, rest = piece / d->panel_groups;
+    int64_t part = rest % d->parts, group = rest / d->parts, first, last, panel, panel_last;
+    resin_piece_bounds(d->blocks * g->call->shape.batch, d->parts, part, &first, &last);
+    resin_piece_bounds(g->panels, d->panel_groups, panel_group, &panel, &panel_last);
+    float *dweights = d->parts > 1 ? d->partial + part * d->partial_size : g->result;
+    for (int64_t i = first; i < last; i++) {
+        int64_t image = i / d->blocks, row, row_last;
+        resin_piece_bounds(g->h.count, d->blocks, i % d->blocks, &row, &row_last);
+        const float *strip = make_strip(d, image, group, row, row_last, worker);
+        for (int64_t k = panel; k < panel_last; k++) {
+            add_strip(d, strip, image, group, k, row, row_last,
+                      d->gradients + worker * d->gradient_size, dweights, i > first);
+        }
+    }
+}
+
+static void add_parts_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const direct *d = argument;
+    int64_t first, last;
+    resin_piece_bounds(d->partial_size, resin_piece_count(d->partial_size, 4096), piece, &first,
+                       &last);
+    d->grid.call->kernels->column_sums(d->parts, last - first, d->partial + first, d->partial_size,
+                                       d->grid.result + first, false);
+}
+
+static resin_status run_weights(resin_context *context, direct *d) {
+    const conv_grid *g = &d->grid;
+    const conv_shape *s = &g->call->shape;
+    int workers = resin_workers(context);
+    cut(d);
+    d->panel_groups = conv_divide_up(g->panels, PANEL_GROUP);
+    d->partial_size = g->depth * s->out_c;
+    d->parts = conv_min(conv_divide_up(ENOUGH_PIECES, d->panel_groups * s->groups), MAXIMUM_PARTS);
+    d->parts = conv_min(d->parts, conv_min(d->blocks * s->batch,
+                                           conv_max(PARTIAL_FLOATS / d->partial_size, 1)));
+    d->gradient_size = d->rows * g->w.count * g->call->kernels->block_columns;
+    RESIN_TRY(conv_reserve(context, workers, d->strip_size, &d->strips));
+    RESIN_TRY(conv_reserve(context, workers, d->gradient_size, &d->gradients));
+    if (d->parts > 1) RESIN_TRY(conv_reserve(context, d->parts, d->partial_size, &d->partial));
+    resin_parallel(context, d->panel_groups * d->parts * s->groups, weights_piece, d);
+    if (d->parts > 1) {
+        resin_parallel(context, resin_piece_count(d->partial_size, 4096), add_parts_piece, d);
+    }
+    return RESIN_OK;
+}
+
+resin_status conv_direct_run(resin_context *context, const conv_call *call) {
+    if (call->pass == CONV_BACKWARD_DATA) return run_backward_data(context, call);
+    direct d = {.grid = conv_forward_grid(call)};
+    resin_status status = call->pass == CONV_FORWARD ? run_grid(context, &d)
+                                                     : run_weights(context, &d);
+    release(context, &d);
+    return status;
+}
