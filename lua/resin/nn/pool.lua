@@ -1,0 +1,66 @@
+--- Pooling: nn.max_pool2d, nn.avg_pool2d, nn.global_avg_pool, nn.global_max_pool.
+local core = require "resin.core"
+local check = require "resin.nn.check"
+local conv = require "resin.nn.conv"
+local layer = require "resin.nn.layer"
+
+--- nn.max_pool2d{kernel = 2, stride = kernel, padding = "valid", ceil = false}: padding as conv2d's;
+--- ceil keeps a last window that is not whole (PyTorch's ceil_mode).
+local MaxPooling2D = layer.class("MaxPooling2D")
+MaxPooling2D.first_option = "kernel"
+MaxPooling2D.options = { kernel = 2, stride = check.optional, padding = "valid", ceil = false }
+
+--- nn.avg_pool2d: also count_padding = false, whether padded zeros count into the mean (PyTorch's
+--- rule is true, Keras' false).
+local AveragePooling2D = layer.class("AveragePooling2D", MaxPooling2D)
+AveragePooling2D.options = {
+    kernel = 2, stride = check.optional, padding = "valid", ceil = false, count_padding = false,
+}
+
+function MaxPooling2D:init(options)
+    self:set_options(options)
+    local what = self:label()
+    rawset(self, "kernel", check.pair(what, "kernel", self.kernel, 1))
+    rawset(self, "stride", check.pair(what, "stride", self.stride or self.kernel, 1))
+    local padding, same = conv.padding(what, self.padding)
+    rawset(self, "padding", padding)
+    rawset(self, "same", same)
+    rawset(self, "attributes", {
+        kernel = self.kernel, stride = self.stride, padding = padding, same = same,
+        ceil = self.ceil, count_padding = self.count_padding,
+    })
+end
+
+function MaxPooling2D:output_shape(input_shape)
+    local sizes = conv.window_sizes(self, input_shape)
+    return { sizes[1], sizes[2], input_shape[3] }
+end
+
+function MaxPooling2D:call(x) return core.max_pool2d(x, self.attributes) end
+
+function AveragePooling2D:call(x) return core.avg_pool2d(x, self.attributes) end
+
+--- nn.global_avg_pool(): (N, H, W, C) to (N, C).
+local GlobalAveragePooling2D = layer.class("GlobalAveragePooling2D")
+GlobalAveragePooling2D.options = {}
+
+--- nn.global_max_pool(): (N, H, W, C) to (N, C).
+local GlobalMaxPooling2D = layer.class("GlobalMaxPooling2D", GlobalAveragePooling2D)
+
+function GlobalAveragePooling2D:init(options) self:set_options(options) end
+
+function GlobalAveragePooling2D:output_shape(input_shape)
+    conv.check_image(self, input_shape)
+    return { input_shape[3] }
+end
+
+function GlobalAveragePooling2D:call(x) return core.global_avg_pool(x) end
+
+function GlobalMaxPooling2D:call(x) return core.global_max_pool(x) end
+
+return {
+    layers = {
+        max_pool2d = MaxPooling2D, avg_pool2d = AveragePooling2D,
+        global_avg_pool = GlobalAveragePooling2D, global_max_pool = GlobalMaxPooling2D,
+    },
+}
