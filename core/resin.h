@@ -301,9 +301,10 @@ RESIN_API const char *resin_safetensors_metadata(const resin_safetensors *file, 
 RESIN_API int64_t resin_safetensors_metadata_count(const resin_safetensors *file);
 RESIN_API const char *resin_safetensors_metadata_at(const resin_safetensors *file, int64_t index,
                                                     const char **value);
-/* Writes `count` tensors (of any strides) under their names, and metadata_count strings. Names and
- * strings are UTF-8; a name given twice, or "__metadata__", is RESIN_ERROR_ARGUMENT. Atomic: under
- * `path` is either the old file or the complete new one, and a failure leaves no other file. */
+/* Writes `count` tensors (of any strides) under their names, and metadata_count strings, these in
+ * the order of their keys. Names and strings are UTF-8; a name or key given twice, or the name
+ * "__metadata__", is RESIN_ERROR_ARGUMENT. Atomic: under `path` is either the old file or the
+ * complete new one, and a failure leaves no other file. */
 RESIN_API resin_status resin_safetensors_write(resin_context *context, const char *path,
                                                const char *const *names,
                                                resin_tensor *const *tensors, int64_t count,
@@ -355,6 +356,83 @@ RESIN_API resin_status resin_epoch_order(resin_context *context, int64_t count, 
 RESIN_API resin_status resin_image_statistics(resin_context *context, const resin_tensor *images,
                                               double mean[RESIN_MAX_CHANNELS],
                                               double deviation[RESIN_MAX_CHANNELS]);
+
+/* ---- Parameters and optimizers -------------------------------------------------------------- */
+
+/* The parameters of a model in one flat buffer and their gradients in another, so that an optimizer
+ * goes over them in one sweep. Each tensor is a segment; between segments lie up to 15 zeros. */
+typedef struct resin_parameters resin_parameters;
+
+typedef struct resin_segment {
+    int64_t offset, length; /* where it lies in the flat buffers, in elements; cannot be set */
+    double rate_scale;      /* multiplies the learning rate; 1 at first */
+    double decay;           /* multiplies the optimizer's weight_decay; 1 at first */
+    double l1, l2;          /* as if l1 sum |w| + l2 sum w^2 were added to the loss; 0 at first */
+    bool frozen;            /* not trained: no gradient is computed, no state is kept */
+} resin_segment;
+
+/* Takes leaves, contiguous, all float32 or all float64. The tensors become views of the flat buffer
+ * (the same objects, with their values), and their gradients views of the flat gradient. A tensor
+ * given twice (tied) is one segment; one that requires no gradient is frozen. A tensor belongs to
+ * the last parameters it was given to. */
+RESIN_API resin_status resin_parameters_new(resin_context *context, resin_tensor *const *tensors,
+                                            int count, resin_parameters **out);
+RESIN_API resin_parameters *resin_parameters_retain(resin_parameters *parameters);
+RESIN_API void resin_parameters_release(resin_parameters *parameters); /* NULL is allowed */
+
+/* Segments, in the order in which their tensors were given first. */
+RESIN_API int resin_parameters_count(const resin_parameters *parameters);
+RESIN_API int resin_parameters_find(const resin_parameters *parameters,
+                                    const resin_tensor *tensor); /* -1: not there */
+RESIN_API resin_tensor *resin_parameters_tensor(const resin_parameters *parameters,
+                                                int index); /* borrowed */
+RESIN_API resin_status resin_parameters_segment(const resin_parameters *parameters, int index,
+                                                resin_segment *segment);
+RESIN_API resin_status resin_parameters_set_segment(resin_parameters *parameters, int index,
+                                                    const resin_segment *segment);
+/* The flat buffers, of one shape; borrowed. */
+RESIN_API resin_tensor *resin_parameters_flat(const resin_parameters *parameters);
+RESIN_API resin_tensor *resin_parameters_flat_grad(const resin_parameters *parameters);
+
+/* Forgets the gradients: nothing is written, the next backward's first write stores. */
+RESIN_API void resin_parameters_clear_grads(resin_parameters *parameters);
+/* The L2 norm of all gradients together, in double; if it is greater than max_norm, the gradients
+ * are multiplied by max_norm / (norm + 1e-6) (PyTorch's clip_grad_norm_). If it is not finite they
+ * stay as they are. `norm` may be NULL. */
+RESIN_API resin_status resin_parameters_clip_norm(resin_parameters *parameters, double max_norm,
+                                                  double *norm);
+/* The first segment whose gradient holds a NaN or an infinity, or -1. */
+RESIN_API resin_status resin_parameters_check_finite(resin_parameters *parameters, int *index);
+/* The penalties of the segments' l1 and l2, to be added to a loss that is shown. */
+RESIN_API resin_status resin_parameters_penalty(resin_parameters *parameters, double *penalty);
+
+/* An optimizer over parameters (held): "sgd", "adam", "adamw" or "rmsprop". Options:
+ *   learning_rate, weight_decay, clip_norm (0: none), and rule: "keras" (the default) or "pytorch"
+ *   sgd      momentum, nesterov, dampening (PyTorch)
+ *   adam(w)  beta1, beta2, epsilon
+ *   rmsprop  alpha, momentum, centered, epsilon
+ * The rule says whose formulas and whose defaults (see core/optim/optimizer.c). A segment that got
+ * no gradient since they were cleared is skipped. */
+typedef struct resin_optimizer resin_optimizer;
+RESIN_API resin_status resin_optimizer_new(resin_parameters *parameters, const char *name,
+                                           const resin_attribute *options, int count,
+                                           resin_optimizer **out);
+RESIN_API void resin_optimizer_release(resin_optimizer *optimizer); /* NULL is allowed */
+RESIN_API resin_status resin_optimizer_step(resin_optimizer *optimizer);
+RESIN_API double resin_optimizer_rate(const resin_optimizer *optimizer);
+RESIN_API resin_status resin_optimizer_set_rate(resin_optimizer *optimizer, double rate);
+
+/* What a checkpoint needs. The names of the state's buffers ("momentum", "m", "v", "square",
+ * "mean"): number 0, 1, ..., NULL behind the last. */
+RESIN_API const char *resin_optimizer_state_name(const resin_optimizer *optimizer, int number);
+/* One segment's part of it, a view to read or write; NULL for a segment that was always frozen. A
+ * view is good until a frozen segment is trained again. */
+RESIN_API resin_status resin_optimizer_state(resin_optimizer *optimizer, const char *name,
+                                             int segment, resin_tensor **out);
+/* Steps taken: of one segment (PyTorch counts those), or with -1 of the optimizer (Keras). */
+RESIN_API int64_t resin_optimizer_steps(const resin_optimizer *optimizer, int segment);
+RESIN_API resin_status resin_optimizer_set_steps(resin_optimizer *optimizer, int segment,
+                                                 int64_t steps);
 
 #ifdef __cplusplus
 }
