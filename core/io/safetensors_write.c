@@ -12,6 +12,8 @@
 
 enum { MAX_HEADER = 100 * 1000 * 1000, PREFIX = 8 };
 
+typedef struct metadata { const char *key, *value; } metadata;
+
 /* What is to be written. */
 typedef struct content {
     resin_context *context;
@@ -21,7 +23,7 @@ typedef struct content {
     resin_tensor *const *tensors;
     int64_t *order; /* of the tensors in the file */
     int64_t metadata_count;
-    const char *const *keys, *const *values;
+    metadata *metadata; /* by key, so that the same contents give the same bytes */
 } content;
 
 /* A text that is measured first (out NULL) and written in a second pass. */
@@ -66,9 +68,9 @@ static void put_metadata(const content *what, text *to) {
     put(to, "\"__metadata__\":{");
     for (int64_t i = 0; i < what->metadata_count; i++) {
         if (i > 0) put(to, ",");
-        put_quoted(to, what->keys[i]);
+        put_quoted(to, what->metadata[i].key);
         put(to, ":");
-        put_quoted(to, what->values[i]);
+        put_quoted(to, what->metadata[i].value);
     }
     put(to, what->count > 0 ? "}," : "}");
 }
@@ -123,41 +125,50 @@ static resin_status write_header(resin_writer *writer, const content *what) {
 
 /* ---- Checks and order ------------------------------------------------------------------------ */
 
+static bool is_utf8(const char *string) { return string && json_valid_utf8(string, strlen(string)); }
+
+static int compare_keys(const void *left, const void *right) {
+    return strcmp(((const metadata *)left)->key, ((const metadata *)right)->key);
+}
+
+static resin_status collect_metadata(const content *what, const char *const *keys,
+                                     const char *const *values) {
+    for (int64_t i = 0; i < what->metadata_count; i++) {
+        if (!is_utf8(keys[i]) || !is_utf8(values[i]))
+            return resin_fail(what->context, RESIN_ERROR_ARGUMENT,
+                              "%s: metadata string %" PRId64 ", key or value, is not UTF-8",
+                              resin_path_shown(what->path), i);
+        what->metadata[i] = (metadata){keys[i], values[i]};
+    }
+    qsort(what->metadata, (size_t)what->metadata_count, sizeof(metadata), compare_keys);
+    for (int64_t i = 1; i < what->metadata_count; i++)
+        if (strcmp(what->metadata[i - 1].key, what->metadata[i].key) == 0)
+            return resin_fail(what->context, RESIN_ERROR_ARGUMENT,
+                              "%s: metadata key '%.200s' is given twice",
+                              resin_path_shown(what->path), what->metadata[i].key);
+    return RESIN_OK;
+}
+
 static int compare_strings(const void *left, const void *right) {
     return strcmp(*(const char *const *)left, *(const char *const *)right);
 }
 
-/* Strings must be UTF-8 and, sorted in `scratch`, all different. */
-static resin_status check_names(const content *what, const char *kind, const char *const *names,
-                                int64_t count, const char **scratch) {
-    for (int64_t i = 0; i < count; i++) {
-        if (!names[i] || !json_valid_utf8(names[i], strlen(names[i])))
+/* `sorted` has room for the names. */
+static resin_status check_names(const content *what, const char **sorted) {
+    for (int64_t i = 0; i < what->count; i++) {
+        if (!is_utf8(what->names[i]) || strcmp(what->names[i], "__metadata__") == 0)
             return resin_fail(what->context, RESIN_ERROR_ARGUMENT,
-                              "%s: %s %" PRId64 " is not UTF-8",
-                              resin_path_shown(what->path), kind, i);
-        scratch[i] = names[i];
+                              "%s: the name of tensor %" PRId64 " is %s",
+                              resin_path_shown(what->path), i,
+                              is_utf8(what->names[i]) ? "__metadata__" : "not UTF-8");
+        sorted[i] = what->names[i];
     }
-    if (count > 0) qsort(scratch, (size_t)count, sizeof *scratch, compare_strings);
-    for (int64_t i = 1; i < count; i++)
-        if (strcmp(scratch[i - 1], scratch[i]) == 0)
-            return resin_fail(what->context, RESIN_ERROR_ARGUMENT, "%s: %s '%.200s' is given twice",
-                              resin_path_shown(what->path), kind, scratch[i]);
-    return RESIN_OK;
-}
-
-static resin_status check(const content *what, const char **scratch) {
-    RESIN_TRY(check_names(what, "metadata key", what->keys, what->metadata_count, scratch));
-    for (int64_t i = 0; i < what->metadata_count; i++)
-        if (!what->values[i] || !json_valid_utf8(what->values[i], strlen(what->values[i])))
+    qsort(sorted, (size_t)what->count, sizeof *sorted, compare_strings);
+    for (int64_t i = 1; i < what->count; i++)
+        if (strcmp(sorted[i - 1], sorted[i]) == 0)
             return resin_fail(what->context, RESIN_ERROR_ARGUMENT,
-                              "%s: the metadata value of '%.200s' is not UTF-8",
-                              resin_path_shown(what->path), what->keys[i]);
-    RESIN_TRY(check_names(what, "tensor name", what->names, what->count, scratch));
-    for (int64_t i = 0; i < what->count; i++)
-        if (strcmp(what->names[i], "__metadata__") == 0)
-            return resin_fail(what->context, RESIN_ERROR_ARGUMENT,
-                              "%s: a tensor cannot have the name __metadata__",
-                              resin_path_shown(what->path));
+                              "%s: tensor name '%.200s' is given twice",
+                              resin_path_shown(what->path), sorted[i]);
     return RESIN_OK;
 }
 
@@ -187,21 +198,22 @@ resin_status resin_safetensors_write(resin_context *context, const char *path,
         return resin_fail(context, RESIN_ERROR_ARGUMENT, "%s: a negative count",
                           resin_path_shown(path));
     content what = {.context = context, .path = path, .count = count, .names = names,
-                    .tensors = tensors, .metadata_count = metadata_count, .keys = metadata_keys,
-                    .values = metadata_values};
-    int64_t most = count > metadata_count ? count : metadata_count;
-    void *order, *scratch;
-    RESIN_TRY(resin_allocate(context, ((size_t)count + 1) * sizeof(int64_t), &order));
-    resin_status status = resin_allocate(context, ((size_t)most + 1) * sizeof(char *), &scratch);
+                    .tensors = tensors, .metadata_count = metadata_count};
+    /* One block for the strings, the order and the names to be sorted. */
+    void *block;
+    size_t metadata_bytes = (size_t)metadata_count * sizeof(metadata);
+    size_t order_bytes = (size_t)count * sizeof(int64_t);
+    RESIN_TRY(resin_allocate(context, metadata_bytes + order_bytes +
+                                          (size_t)count * sizeof(char *), &block));
+    what.metadata = block;
+    what.order = (void *)((char *)block + metadata_bytes);
+    resin_status status = collect_metadata(&what, metadata_keys, metadata_values);
+    if (status == RESIN_OK)
+        status = check_names(&what, (void *)((char *)block + metadata_bytes + order_bytes));
     if (status == RESIN_OK) {
-        what.order = order;
-        status = check(&what, scratch);
-        if (status == RESIN_OK) {
-            choose_order(&what);
-            status = write_file(&what);
-        }
-        resin_deallocate(context, scratch);
+        choose_order(&what);
+        status = write_file(&what);
     }
-    resin_deallocate(context, order);
+    resin_deallocate(context, block);
     return status;
 }
