@@ -69,8 +69,8 @@ COMMON_FLAGS = $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(SANITIZE_FLAGS) -fno-fast-mat
 ENGINE_FLAGS = $(COMMON_FLAGS) -std=c11 -D_GNU_SOURCE $(OPTIMIZE) -ffp-contract=off \
     $(OPENMP_FLAGS) $(FEATURES)
 # One source for all instruction sets (core/kernels/kernel.h). gnu11 and -ffp-contract=fast: fused
-# multiply-add where the set has it.
-KERNEL_FLAGS = $(COMMON_FLAGS) -std=gnu11 -O3 -ffp-contract=fast -fopenmp-simd
+# multiply-add where the set has it. Without errno, so that loops with roots become vector code.
+KERNEL_FLAGS = $(COMMON_FLAGS) -std=gnu11 -O3 -ffp-contract=fast -fno-math-errno -fopenmp-simd
 KERNEL_FLAGS_v4 := -march=x86-64-v4 -mprefer-vector-width=512
 KERNEL_FLAGS_v3 := -march=x86-64-v3
 KERNEL_FLAGS_v2 := -march=x86-64-v2
@@ -117,6 +117,8 @@ link_name = $(basename $(basename $(1))).dylib
 else
 SHARED = -shared -Wl,-soname,$(notdir $@)
 HOST_GIVES_LUA :=
+# Nothing may be missing; sanitizers come with the program.
+COMPLETE := $(if $(SANITIZE),,-Wl,-z,defs)
 # The module stays in memory after lua_close, because threads of the OpenMP pool live on in it.
 MODULE := -shared -Wl,-z,nodelete -Wl,--version-script=$(BUILD)/module.map
 LIBRESIN := libresin.so.$(ABI)
@@ -174,7 +176,7 @@ static_library = echo "archive $@"; rm -f $@; $(if $(OBJCOPY),\
     $(AR) rcs $@ $@.o && rm $@.o,$(AR) rcs $@ $(1))
 
 $(BUILD)/$(LIBRESIN): $(ENGINE_OBJECTS) $(BUILD)/sources
-	$(call shared_library,$(ENGINE_OBJECTS))
+	$(call shared_library,$(ENGINE_OBJECTS),$(COMPLETE))
 $(BUILD)/libresin.a: $(ENGINE_OBJECTS) $(BUILD)/sources
 	$(call static_library,$(ENGINE_OBJECTS))
 $(BUILD)/$(LIBRESIN_LUA): $(ENGINE_OBJECTS) $(BINDING_OBJECTS) $(BUILD)/sources
@@ -261,7 +263,7 @@ embed-host: all
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(SANITIZE_FLAGS) -std=c11 $(EMBED_TESTS) \
 	    -o $(BUILD)/tests/embed/host $(LUA_FLAGS) `pkg-config --cflags resin-lua` \
 	    -DINSTALLED_LUA="\"`pkg-config --variable=luadir resin-lua`\"" $(LDFLAGS) \
-	    `pkg-config --libs resin-lua` -Wl,-rpath,$(PREFIX_FOR_HOST)/lib $(LUA_LIBS)
+	    `pkg-config --libs resin-lua` -Wl,-rpath,$(PREFIX_FOR_HOST)/lib $(LUA_LIBS) -lpthread
 
 # The tests run from the project's root on what stands in the tree. ONLY=conv runs those that have
 # "conv" in their file's name.

@@ -4,20 +4,22 @@
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
-#include <math.h>
+#include <pthread.h>
 #include <resin_lua.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 static int passed, failed;
 
-static void check(bool condition, const char *what) {
+static bool check(bool condition, const char *what) {
     if (condition) {
         passed++;
     } else {
         failed++;
         printf("failed: %s\n", what);
     }
+    return condition;
 }
 
 /* A Lua state with the engine opened in it, or NULL. */
@@ -67,9 +69,9 @@ static bool push_shared(lua_State *L, float *buffer, int *freed) {
 
 static void test_script(void) {
     lua_State *L = open_engine();
-    check(L && run(L, "local resin = require 'resin'\n"
-                      "return resin.tensor({1, 2, 3}):sum():item(), (resin.ones(2, 2) + 1)"),
-          "a script runs on the engine");
+    bool ran = L && run(L, "local resin = require 'resin'\n"
+                           "return resin.tensor({1, 2, 3}):sum():item(), resin.ones(2, 2) + 1");
+    if (!check(ran, "a script runs on the engine")) return;
     check(lua_tonumber(L, 1) == 6, "a number comes back");
     resin_tensor *tensor = resin_lua_check(L, 2);
     const float *data = resin_tensor_data(tensor);
@@ -89,7 +91,8 @@ static void test_shared_buffer(void) {
     float buffer[6] = {1, 2, 3, 4, 5, 6};
     int freed = 0;
     lua_State *L = open_engine();
-    check(L && push_shared(L, buffer, &freed), "a buffer becomes a tensor");
+    bool pushed = L && push_shared(L, buffer, &freed);
+    if (!check(pushed, "a buffer becomes a tensor")) return;
     check(resin_tensor_data(resin_lua_check(L, 1)) == buffer, "nothing is copied");
 
     check(run(L, "shared = ...\n"
@@ -118,13 +121,13 @@ static void test_gradient(void) {
     float weights[6] = {1, 2, 3, 4, 5, 6};
     int freed = 0;
     lua_State *L = open_engine();
-    check(L && push_shared(L, weights, &freed) &&
-              run(L, "local w = ...\n"
-                     "w:require_grad()\n"
-                     "local loss = (w * w):sum()\n"
-                     "loss:backward()\n"
-                     "return w.grad"),
-          "backward runs through a shared buffer");
+    bool ran = L && push_shared(L, weights, &freed) &&
+               run(L, "local w = ...\n"
+                      "w:require_grad()\n"
+                      "local loss = (w * w):sum()\n"
+                      "loss:backward()\n"
+                      "return w.grad");
+    if (!check(ran, "backward runs through a shared buffer")) return;
     const float *grad = resin_tensor_data(resin_lua_check(L, 1));
     check(grad[0] == 2 && grad[5] == 12, "and leaves the gradient");
     lua_close(L);
@@ -138,9 +141,10 @@ static void test_two_states(void) {
     const char *draw = "local resin = require 'resin'\n"
                        "resin.seed(1)\n"
                        "return resin.rand(3)";
-    check(run(first, draw) && run(second, draw) &&
-              memcmp(resin_tensor_data(resin_lua_check(first, 1)),
-                     resin_tensor_data(resin_lua_check(second, 1)), 3 * sizeof(float)) == 0,
+    if (!check(run(first, draw) && run(second, draw), "both draw numbers")) return;
+    const float *one = resin_tensor_data(resin_lua_check(first, 1));
+    const float *other = resin_tensor_data(resin_lua_check(second, 1));
+    check(memcmp(one, other, 3 * sizeof(float)) == 0,
           "the same seed gives the same numbers in both");
     lua_close(first);
     lua_settop(second, 0);
@@ -148,6 +152,33 @@ static void test_two_states(void) {
               lua_tonumber(second, 1) == 5,
           "one goes on after the other is closed");
     lua_close(second);
+}
+
+/* A thread with an engine of its own; returns how many runs gave the right sum. */
+static void *work(void *argument) {
+    int *right = argument;
+    lua_State *L = open_engine();
+    for (int i = 0; L && i < 20; i++) {
+        if (run(L, "local resin = require 'resin'\n"
+                   "local a = resin.ones(64, 64)\n"
+                   "return a:matmul(a):sum():item()") &&
+            lua_tonumber(L, 1) == 64.0 * 64 * 64)
+            ++*right;
+        lua_settop(L, 0);
+    }
+    if (L) lua_close(L);
+    return NULL;
+}
+
+static void test_two_threads(void) {
+    int right[2] = {0, 0};
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) {
+        if (!check(pthread_create(&threads[i], NULL, work, &right[i]) == 0, "a thread starts"))
+            return;
+    }
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    check(right[0] == 20 && right[1] == 20, "two threads work at once, each with its state");
 }
 
 static void test_errors(void) {
@@ -179,11 +210,13 @@ static void test_wrong_value(void) {
 }
 
 int main(void) {
+    setvbuf(stdout, NULL, _IOLBF, 0); /* What was said is seen even if the program dies. */
     check(resin_lua_abi_version() == RESIN_LUA_ABI_VERSION, "header and library fit");
     test_script();
     test_shared_buffer();
     test_gradient();
     test_two_states();
+    test_two_threads();
     test_errors();
     test_wrong_value();
     printf("%d passed, %d failed\n", passed, failed);
