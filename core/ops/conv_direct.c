@@ -14,6 +14,8 @@
 
 enum {
     STRIP_FLOATS = 32 << 10, /* of a strip, where its rows allow: it stays in the cache */
+    WEIGHT_STRIP_FLOATS = 192 << 10, /* the most for dweights, whose sums should be deep: */
+    WEIGHT_PIXELS = 112,
     ENOUGH_PIECES = 64,
     PANEL_GROUP = 4,          /* panels of dweights that a piece sums, at most */
     PARTIAL_FLOATS = 4 << 20, /* partial sums of dweights altogether, at most */
@@ -25,6 +27,7 @@ typedef struct direct {
     bool in_place;
     int64_t channels;     /* of a pixel of a strip */
     int64_t width;        /* pixels of a row of a strip */
+    int64_t images;
     int64_t rows, blocks; /* rows of the result for one strip, and how often that is in an image */
     int64_t panel_groups;
     int64_t strip_size;
@@ -109,8 +112,8 @@ static void grid_piece(void *argument, int64_t piece, int worker) {
     const direct *d = argument;
     const conv_grid *g = &d->grid;
     int64_t panel_group = piece % d->panel_groups, rest = piece / d->panel_groups;
-    int64_t block = rest % d->blocks, image = rest / d->blocks % g->call->shape.batch;
-    int64_t group = rest / d->blocks / g->call->shape.batch, row, row_last, panel, panel_last;
+    int64_t block = rest % d->blocks, image = rest / d->blocks % d->images;
+    int64_t group = rest / d->blocks / d->images, row, row_last, panel, panel_last;
     resin_piece_bounds(g->h.count, d->blocks, block, &row, &row_last);
     resin_piece_bounds(g->panels, d->panel_groups, panel_group, &panel, &panel_last);
     const float *strip = make_strip(d, image, group, row, row_last, worker);
@@ -124,15 +127,30 @@ static bool axis_inside(const conv_axis *axis) {
                                        (axis->taps - 1) * axis->tap_step < axis->source;
 }
 
-/* How an image is cut into strips. */
+/* Rows of the result whose strip has at most so many floats, at least one. */
+static int64_t rows_within(const direct *d, int64_t floats) {
+    return 1 + conv_max(floats / (d->width * d->channels) - strip_rows(d, 1), 0) / d->grid.h.step;
+}
+
+/* How an image is cut into strips. Where a kernel is one row high and rows of all images are evenly
+ * spaced, they are one tall image. */
 static void cut(direct *d) {
-    const conv_grid *g = &d->grid;
+    conv_grid *g = &d->grid;
     d->channels = g->group_in;
     d->in_place = g->call->shape.groups == 1 && axis_inside(&g->h) && axis_inside(&g->w);
+    d->images = g->call->shape.batch;
+    if (d->in_place && g->h.taps == 1 && g->h.first == 0 && g->h.spread == 1 &&
+        g->h.source == g->h.count * g->h.step) {
+        g->h.source *= d->images;
+        g->h.count *= d->images;
+        d->images = 1;
+    }
     d->width = d->in_place ? g->w.source : (g->w.count - 1) * g->w.step + g->w.taps;
-    int64_t fitting = STRIP_FLOATS / (d->width * d->channels);
-    int64_t least = strip_rows(d, 1);
-    d->rows = 1 + conv_max(fitting - least, 0) / g->h.step;
+    d->rows = rows_within(d, STRIP_FLOATS);
+    if (g->call->pass == CONV_BACKWARD_WEIGHTS) {
+        d->rows = conv_max(d->rows, conv_min(rows_within(d, WEIGHT_STRIP_FLOATS),
+                                             conv_divide_up(WEIGHT_PIXELS, g->w.count)));
+    }
     d->blocks = conv_divide_up(g->h.count, conv_min(d->rows, g->h.count));
     d->rows = conv_divide_up(g->h.count, d->blocks);
     d->strip_size = d->in_place ? 0 : strip_rows(d, d->rows) * d->width * d->channels;
@@ -145,7 +163,7 @@ static resin_status run_grid(resin_context *context, direct *d) {
         return RESIN_OK;
     }
     cut(d);
-    int64_t pieces = d->blocks * g->call->shape.batch * g->call->shape.groups;
+    int64_t pieces = d->blocks * d->images * g->call->shape.groups;
     d->panel_groups = conv_min(g->panels, conv_divide_up(ENOUGH_PIECES, pieces));
     RESIN_TRY(conv_pack_weights(context, g));
     RESIN_TRY(conv_reserve(context, resin_workers(context), d->strip_size, &d->strips));
@@ -201,7 +219,7 @@ static void weights_piece(void *argument, int64_t piece, int worker) {
     const conv_grid *g = &d->grid;
     int64_t panel_group = piece % d->panel_groups, rest = piece / d->panel_groups;
     int64_t part = rest % d->parts, group = rest / d->parts, first, last, panel, panel_last;
-    resin_piece_bounds(d->blocks * g->call->shape.batch, d->parts, part, &first, &last);
+    resin_piece_bounds(d->blocks * d->images, d->parts, part, &first, &last);
     resin_piece_bounds(g->panels, d->panel_groups, panel_group, &panel, &panel_last);
     float *dweights = d->parts > 1 ? d->partial + part * d->partial_size : g->result;
     for (int64_t i = first; i < last; i++) {
@@ -233,7 +251,7 @@ static resin_status run_weights(resin_context *context, direct *d) {
     d->panel_groups = conv_divide_up(g->panels, PANEL_GROUP);
     d->partial_size = g->depth * s->out_c;
     d->parts = conv_min(conv_divide_up(ENOUGH_PIECES, d->panel_groups * s->groups), MAXIMUM_PARTS);
-    d->parts = conv_min(d->parts, conv_min(d->blocks * s->batch,
+    d->parts = conv_min(d->parts, conv_min(d->blocks * d->images,
                                            conv_max(PARTIAL_FLOATS / d->partial_size, 1)));
     d->gradient_size = d->rows * g->w.count * g->call->kernels->block_columns;
     RESIN_TRY(conv_reserve(context, workers, d->strip_size, &d->strips));
