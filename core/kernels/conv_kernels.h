@@ -60,6 +60,21 @@ typedef struct conv_kernels {
     void (*winograd_weights_gradient)(int64_t rows, int64_t columns, const float *du, int64_t plane,
                                       int64_t width, float *dw, int64_t tap_step,
                                       int64_t row_step);
+
+    /* Grouped convolution, where one vector holds output channels of several groups.
+     * grouped_spread: for each pixel and each c < group_in, the vector of those input channels that
+     * channels [first, first + lanes) of the output need as their c-th:
+     *   to[(pixel * group_in + c) * vector + l] = x[pixel * x_step + (first + l) / group_out
+     *                                               * group_in + c],   0 for l >= lanes. */
+    void (*grouped_spread)(int64_t pixels, const float *x, int64_t x_step, int64_t first, int lanes,
+                           int64_t group_in, int64_t group_out, float *to);
+    /* The product lane by lane: row i of c (lanes <= vector wide) = or += sum over segments s and
+     * k < depth of the vectors a[s * a_segment + i * a_row + k * a_step] and
+     * b[s * b_segment + k * b_step]. */
+    void (*grouped_product)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
+                            int lanes, int64_t depth, const float *a, int64_t a_row,
+                            int64_t a_step, const float *b, int64_t b_step, float *c,
+                            int64_t c_step, bool accumulate);
 } conv_kernels;
 
 #endif

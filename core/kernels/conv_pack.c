@@ -80,4 +80,6 @@ const conv_kernels KERNEL(conv) = {
     .winograd_gradient = KERNEL(winograd_gradient),
     .winograd_weights = KERNEL(winograd_weights),
     .winograd_weights_gradient = KERNEL(winograd_weights_gradient),
+    .grouped_spread = KERNEL(grouped_spread),
+    .grouped_product = KERNEL(grouped_product),
 };

@@ -31,6 +31,7 @@ resin_status conv_run(resin_context *context, const conv_call *call, conv_method
     case CONV_WINOGRAD: return conv_winograd_run(context, call);
     case CONV_DIRECT: return conv_direct_run(context, call);
     case CONV_PRODUCT: return conv_product_run(context, call);
+    case CONV_GROUPED: return conv_grouped_run(context, call);
     default: return conv_reference_run(context, call);
     }
 }

@@ -18,6 +18,7 @@ bool conv_method_fits(const conv_shape *s, conv_pass pass, conv_method method) {
         return s->groups == 1 && s->kernel_h == 3 && s->kernel_w == 3 && s->stride_h == 1 &&
                s->stride_w == 1 && s->dilation_h == 1 && s->dilation_w == 1;
     case CONV_DIRECT: return s->dilation_w == 1;
+    case CONV_GROUPED: return s->groups > 1 && s->dilation_w == 1;
     default: return false;
     }
 }
