@@ -17,6 +17,9 @@ static ALWAYS_INLINE vfloat spread_channel(vfloat x, const int group, const int 
     return result;
 }
 
+#define SPREAD_CHANNEL(c) \
+    if (c < group) vstore(to + c * VECTOR_FLOATS, spread_channel(pixel, group, c % group));
+
 static ALWAYS_INLINE void spread_groups(const int group, int64_t pixels, const float *x,
                                         int64_t x_step, int lanes, float *to) {
     for (int64_t i = 0; i < pixels; i++) {
@@ -26,11 +29,12 @@ static ALWAYS_INLINE void spread_groups(const int group, int64_t pixels, const f
         } else {
             for (int l = 0; l < lanes; l++) pixel[l] = x[i * x_step + l];
         }
-        UNROLL
-        for (int c = 0; c < group; c++) {
-            vstore(to, spread_channel(pixel, group, c));
-            to += VECTOR_FLOATS;
-        }
+        /* Written out: in a loop, even an unrolled one, gcc does not see shuffles. */
+        SPREAD_CHANNEL(0) SPREAD_CHANNEL(1) SPREAD_CHANNEL(2) SPREAD_CHANNEL(3)
+        SPREAD_CHANNEL(4) SPREAD_CHANNEL(5) SPREAD_CHANNEL(6) SPREAD_CHANNEL(7)
+        SPREAD_CHANNEL(8) SPREAD_CHANNEL(9) SPREAD_CHANNEL(10) SPREAD_CHANNEL(11)
+        SPREAD_CHANNEL(12) SPREAD_CHANNEL(13) SPREAD_CHANNEL(14) SPREAD_CHANNEL(15)
+        to += group * VECTOR_FLOATS;
     }
 }
 

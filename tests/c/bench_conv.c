@@ -1,6 +1,6 @@
 /* bench_conv.c: for developers: effective GFLOP/s of the convolution by shape, pass and method.
- *   bench_conv [part of a shape's name [method]]     e.g. bench_conv resnet18
- * Without a method, the one that is chosen. The best of several runs counts. */
+ *   bench_conv [part of a shape's name [method [threads]]]     e.g. bench_conv resnet18
+ * Without a method (or with "chosen"), the one that is chosen. The best of several runs counts. */
 #include "core/kernels/kernels.h"
 #include "core/ops/conv_call.h"
 #include "core/ops/product.h"
@@ -107,6 +107,7 @@ static void measure_product(resin_context *context, int64_t m, int64_t n, int64_
 int main(int arguments, char **argument) {
     resin_context *context = resin_context_new();
     if (!context) return 1;
+    if (arguments > 3) resin_set_threads(context, atoi(argument[3]));
     printf("kernels %s; effective GFLOP/s of forward, backward-data, backward-weights\n",
            resin_kernels()->isa);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
