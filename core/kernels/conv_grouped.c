@@ -9,6 +9,24 @@
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
+/* Fewer lanes than a vector go through memory: a vector indexed by a variable would stay there. */
+static ALWAYS_INLINE vfloat load_lanes(const float *p, int lanes) {
+    if (lanes == VECTOR_FLOATS) return vload(p);
+    float copy[VECTOR_FLOATS] = {0};
+    for (int l = 0; l < lanes; l++) copy[l] = p[l];
+    return vload(copy);
+}
+
+static ALWAYS_INLINE void store_lanes(float *p, vfloat v, int lanes) {
+    if (lanes == VECTOR_FLOATS) {
+        vstore(p, v);
+        return;
+    }
+    float copy[VECTOR_FLOATS];
+    vstore(copy, v);
+    for (int l = 0; l < lanes; l++) p[l] = copy[l];
+}
+
 /* Lane l gets the c-th channel of its group: one shuffle, since group and c are constants. */
 static ALWAYS_INLINE vfloat spread_channel(vfloat x, const int group, const int c) {
     vfloat result = x;
@@ -23,12 +41,7 @@ static ALWAYS_INLINE vfloat spread_channel(vfloat x, const int group, const int 
 static ALWAYS_INLINE void spread_groups(const int group, int64_t pixels, const float *x,
                                         int64_t x_step, int lanes, float *to) {
     for (int64_t i = 0; i < pixels; i++) {
-        vfloat pixel = {0};
-        if (lanes == VECTOR_FLOATS) {
-            pixel = vload(x + i * x_step);
-        } else {
-            for (int l = 0; l < lanes; l++) pixel[l] = x[i * x_step + l];
-        }
+        const vfloat pixel = load_lanes(x + i * x_step, lanes);
         /* Written out: in a loop, even an unrolled one, gcc does not see shuffles. */
         SPREAD_CHANNEL(0) SPREAD_CHANNEL(1) SPREAD_CHANNEL(2) SPREAD_CHANNEL(3)
         SPREAD_CHANNEL(4) SPREAD_CHANNEL(5) SPREAD_CHANNEL(6) SPREAD_CHANNEL(7)
@@ -79,21 +92,6 @@ typedef struct lane_shape {
     bool accumulate;
     int lanes;
 } lane_shape;
-
-static ALWAYS_INLINE vfloat load_lanes(const float *p, int lanes) {
-    if (lanes == VECTOR_FLOATS) return vload(p);
-    vfloat v = {0};
-    for (int l = 0; l < lanes; l++) v[l] = p[l];
-    return v;
-}
-
-static ALWAYS_INLINE void store_lanes(float *p, vfloat v, int lanes) {
-    if (lanes == VECTOR_FLOATS) {
-        vstore(p, v);
-    } else {
-        for (int l = 0; l < lanes; l++) p[l] = v[l];
-    }
-}
 
 /* Rows are addressed three to a pointer, as in product.c. */
 static ALWAYS_INLINE void multiply_rows(const int rows, const lane_shape *shape, const float *a,
