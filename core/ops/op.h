@@ -18,6 +18,7 @@
  *              {shape = {2, 3}, low = 0.1, high = 2}  values drawn from [low, high), default normal
  *              {shape = {4}, integers = 5}            int64 labels 1 .. 5, no gradient wanted
  *              {shape = {3}, constant = true}         float, but no gradient wanted
+ *              {shape = {4}, mask = true}             uint8, 0 or 1, no gradient wanted
  *              "distinct = true" keeps the values apart (for maxima); numbers as dimension names
  *              "n", "h", "w", "c" in a shape are drawn at random, the same within a case.
  *              NULL: no gradient to check.
