@@ -27,12 +27,18 @@ static ALWAYS_INLINE void store_lanes(float *p, vfloat v, int lanes) {
     for (int l = 0; l < lanes; l++) p[l] = copy[l];
 }
 
-/* Lane l gets the c-th channel of its group: one shuffle, since group and c are constants. */
-static ALWAYS_INLINE vfloat spread_channel(vfloat x, const int group, const int c) {
-    vfloat result = x;
-    UNROLL
-    for (int l = 0; l < VECTOR_FLOATS; l++) result[l] = x[l / group * group + c];
-    return result;
+/* Lane l gets the c-th channel of its group. Written as a list of lanes, this becomes one shuffle;
+ * written as a loop it does not. */
+#define LANE(l) x[(l) / group * group + c]
+static ALWAYS_INLINE vfloat spread_channel(const vfloat x, const int group, const int c) {
+#if VECTOR_FLOATS == 16
+    return (vfloat){LANE(0), LANE(1), LANE(2),  LANE(3),  LANE(4),  LANE(5),  LANE(6),  LANE(7),
+                    LANE(8), LANE(9), LANE(10), LANE(11), LANE(12), LANE(13), LANE(14), LANE(15)};
+#elif VECTOR_FLOATS == 8
+    return (vfloat){LANE(0), LANE(1), LANE(2), LANE(3), LANE(4), LANE(5), LANE(6), LANE(7)};
+#else
+    return (vfloat){LANE(0), LANE(1), LANE(2), LANE(3)};
+#endif
 }
 
 #define SPREAD_CHANNEL(c) \

@@ -23,10 +23,82 @@ bool conv_method_fits(const conv_shape *s, conv_pass pass, conv_method method) {
     }
 }
 
-conv_method conv_choose(const conv_shape *shape, conv_pass pass, bool exact) {
-    if (!exact && conv_method_fits(shape, pass, CONV_WINOGRAD) && shape->in_c >= 8 &&
-        shape->out_c >= 8) {
-        return CONV_WINOGRAD;
+/* The costs below count multiply-adds, and whatever else a method does as the number of multiply-
+ * adds that take as long, estimated for vectors of 16 floats. The smallest cost wins. */
+enum {
+    VECTOR = 16,
+    COPIED_FLOAT = 6,     /* loaded and stored once */
+    COPIED_RUN = 400,     /* one call of memcpy for a piece of a patch */
+    SPREAD_FLOAT = 5,     /* of the input of a grouped convolution, for each of its lanes */
+    TILE_SOURCE = 350,    /* Winograd's transform of one channel of a tile of the source */
+    TILE_RESULT = 250,    /* and of the result */
+    WEIGHTS = 250         /* and of one 3x3 kernel */
+};
+
+static double padded(int64_t channels) { return (double)conv_round_up(channels, VECTOR); }
+
+static double winograd_cost(const conv_shape *s, conv_pass pass) {
+    bool back = pass == CONV_BACKWARD_DATA;
+    int64_t in = back ? s->out_c : s->in_c, out = back ? s->in_c : s->out_c;
+    int64_t height = back ? s->in_h : s->out_h, width = back ? s->in_w : s->out_w;
+    double tiles = (double)(s->batch * conv_divide_up(height, 4) * conv_divide_up(width, 4));
+    return tiles * (WINOGRAD_POINTS * (double)in * padded(out) + TILE_SOURCE * padded(in) +
+                    TILE_RESULT * padded(out)) +
+           WEIGHTS * (double)in * padded(out);
+}
+
+/* What product, direct and grouped have in common: the multiply-adds with the columns of the
+ * weights padded to vectors, in groups or across groups. */
+static double plain_cost(const conv_shape *s, conv_pass pass, bool across_groups) {
+    int64_t in = s->in_c / s->groups, out = s->out_c / s->groups;
+    if (pass == CONV_BACKWARD_DATA) {
+        int64_t other = in;
+        in = out;
+        out = other;
     }
-    return CONV_PRODUCT;
+    double columns = across_groups ? padded(out * s->groups) : padded(out) * (double)s->groups;
+    double taps = (double)(s->kernel_h * s->kernel_w);
+    return (double)(s->batch * s->out_h * s->out_w) * taps * (double)in * columns;
+}
+
+static double source_floats(const conv_shape *s, conv_pass pass) {
+    return pass == CONV_BACKWARD_DATA ? (double)(s->batch * s->out_h * s->out_w * s->out_c)
+                                      : (double)(s->batch * s->in_h * s->in_w * s->in_c);
+}
+
+/* Whether the direct method needs no copy with padding around. */
+static bool read_in_place(const conv_shape *s, conv_pass pass) {
+    bool padded_around = s->pad_top > 0 || s->pad_left > 0 || s->pad_bottom > 0 || s->pad_right > 0;
+    bool one_pixel = s->kernel_h == 1 && s->kernel_w == 1;
+    return s->groups == 1 && !padded_around && (pass != CONV_BACKWARD_DATA || one_pixel);
+}
+
+static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
+    double pixels = (double)(s->batch * s->out_h * s->out_w);
+    double taps = (double)(s->kernel_h * s->kernel_w);
+    bool back = pass == CONV_BACKWARD_DATA;
+    switch (method) {
+    case CONV_WINOGRAD: return winograd_cost(s, pass);
+    case CONV_DIRECT:
+        return plain_cost(s, pass, false) +
+               (read_in_place(s, pass) ? 0 : COPIED_FLOAT * source_floats(s, pass));
+    case CONV_PRODUCT:
+        return plain_cost(s, pass, false) + COPIED_RUN * pixels * taps * (double)s->groups +
+               COPIED_FLOAT * pixels * taps * (double)(back ? s->out_c : s->in_c);
+    case CONV_GROUPED: /* a vector is loaded for each multiply-add */
+        return 1.5 * plain_cost(s, pass, true) +
+               SPREAD_FLOAT * source_floats(s, pass) *
+                   (double)((back ? s->out_c : s->in_c) / s->groups);
+    default: /* reference: no vectors */
+        return VECTOR * pixels * taps * (double)(s->in_c / s->groups) * (double)s->out_c;
+    }
+}
+
+conv_method conv_choose(const conv_shape *shape, conv_pass pass, bool exact) {
+    conv_method best = CONV_REFERENCE;
+    for (conv_method method = CONV_WINOGRAD; method < CONV_METHOD_COUNT; method++) {
+        if (!conv_method_fits(shape, pass, method) || (exact && method == CONV_WINOGRAD)) continue;
+        if (cost(shape, pass, method) < cost(shape, pass, best)) best = method;
+    }
+    return best;
 }
