@@ -1,0 +1,171 @@
+-- The scripts as a user runs them, on tiny settings.
+local LUA = os.getenv("LUA") or "lua5.4"
+
+local function read(name)
+    local file = assert(io.open(name, "rb"), "there is no file " .. name)
+    local text = file:read("a")
+    file:close()
+    return text
+end
+
+-- Runs a script: its exit status, standard output and standard error.
+local function run(command_line)
+    local errors = os.tmpname()
+    local pipe = io.popen(("%s scripts/%s 2> %s"):format(LUA, command_line, errors))
+    local output = pipe:read("a")
+    local _, _, status = pipe:close()
+    local message = read(errors)
+    os.remove(errors)
+    return status, output, message
+end
+
+-- A wrong call ends with status 1 and one line that has all the words.
+local function assert_refused(command_line, ...)
+    local status, _, message = run(command_line)
+    assert.equal(1, status)
+    assert.equal(1, select(2, message:gsub("\n", "")), "more than one line: " .. message)
+    for _, word in ipairs{...} do
+        assert.is_truthy(message:find(word, 1, true), ("no '%s' in: %s"):format(word, message))
+    end
+end
+
+local TINY = "train_resnet.lua --data random --samples 40 --image-size 8 --depth 8 --batch-size 8 "
+    .. "--epochs 2"
+
+describe("train_resnet.lua", function()
+    local folder
+
+    setup(function()
+        folder = os.tmpname()
+        os.remove(folder)
+    end)
+    teardown(function()
+        os.remove(folder .. "/report.html")
+        os.remove(folder .. "/model.safetensors")
+        os.remove(folder)
+    end)
+
+    it("says what its options are", function()
+        local status, output = run("train_resnet.lua --help")
+        assert.equal(0, status)
+        for _, name in ipairs{"data", "data-dir", "depth", "variant", "epochs", "batch-size",
+            "optimizer", "lr", "seed", "threads", "out", "summary"} do
+            assert.is_truthy(output:find("--" .. name, 1, true), name)
+        end
+    end)
+
+    it("refuses wrong options in one line", function()
+        assert_refused("train_resnet.lua --epoch 3", "unknown option '--epoch'")
+        assert_refused("train_resnet.lua 3", "unexpected argument '3'")
+        assert_refused("train_resnet.lua --epochs", "--epochs", "missing")
+        assert_refused("train_resnet.lua --epochs 1.5", "--epochs", "whole number", "1.5")
+        assert_refused("train_resnet.lua --epochs 0", "--epochs", "at least 1")
+        assert_refused("train_resnet.lua --lr fast", "--lr", "a number", "fast")
+        assert_refused("train_resnet.lua --lr nan", "--lr", "a number")
+        assert_refused("train_resnet.lua --threads 65", "--threads", "at most 64")
+        assert_refused("train_resnet.lua --summary=3", "--summary", "no value")
+        assert_refused("train_resnet.lua --data cifar11", "data set 'cifar11'", "cifar10, ")
+        assert_refused("train_resnet.lua --optimizer sdg", "optimizer 'sdg'", "sgd")
+        assert_refused("train_resnet.lua --depth 21 --summary", "21", "6 n + 2")
+    end)
+
+    it("refuses data that is not there", function()
+        assert_refused("train_resnet.lua --data cifar10", "--data-dir")
+        for _, name in ipairs{"cifar10", "cifar100", "mnist", "fashion-mnist"} do
+            assert_refused(("train_resnet.lua --data %s --data-dir /no/such/folder"):format(name),
+                "/no/such/folder")
+        end
+    end)
+
+    it("refuses a folder that cannot be written before it trains", function()
+        assert_refused(TINY .. " --out /dev/null/runs", "/dev/null/runs")
+    end)
+
+    it("trains, reports and saves, with the same result at any number of threads", function()
+        local status, output, message = run(TINY .. " --threads 1 --out " .. folder)
+        assert.equal("", message)
+        assert.equal(0, status)
+        assert.equal(2, select(2, output:gsub("\nepoch +%d/2  loss %d+%.%d%d%d%d  "
+            .. "accuracy [01]%.%d%d%d%d  test accuracy [01]%.%d%d%d%d  %d+%.%d s  %d+ images/s",
+            "")))
+        assert.equal(folder, output:match(
+            "\ntest accuracy: [01]%.%d%d%d%d\nreport: ([^\n]+)/report%.html\n$"))
+        local report = read(folder .. "/report.html")
+        assert.is_truthy(report:find("<svg", 1, true) and report:find("</html>", 1, true))
+        local weights = read(folder .. "/model.safetensors")
+
+        local _, again = run(TINY .. " --threads 2 --out " .. folder)
+        assert.equal(output:match("test accuracy: %S+\n"), again:match("test accuracy: %S+\n"))
+        assert.is_true(weights == read(folder .. "/model.safetensors"), "weights differ")
+    end)
+
+    it("stops at a loss that is not a number, and says at which step", function()
+        assert_refused(TINY .. " --schedule constant --lr 1e30 --out " .. folder, "at step", "--lr")
+    end)
+
+    it("prints the tutorial's table", function()
+        local status, output = run("train_resnet.lua --variant tutorial --summary")
+        assert.equal(0, status)
+        assert.is_truthy(output:find("Total params: 11553418 (44.07 MB)", 1, true))
+        assert.is_truthy(output:find("Non-trainable params: 11648 (45.50 KB)", 1, true))
+    end)
+
+    it("trains the tutorial's network and says beforehand what it costs", function()
+        local status, output, message = run("train_resnet.lua --variant tutorial --image-size 16 "
+            .. "--samples 20 --width 4 --batch-size 4 --epochs 1 --out " .. folder)
+        assert.equal("", message)
+        assert.equal(0, status)
+        assert.is_truthy(output:find("multiply-adds an image", 1, true))
+        assert.is_truthy(output:match("\ntest accuracy: [01]%.%d%d%d%d\nreport: [^\n]+\n$"))
+        local report = read(folder .. "/report.html")
+        assert.is_truthy(report:find("Accuracy over Epochs", 1, true))
+        assert.is_truthy(report:find("Validation Loss", 1, true))
+    end)
+end)
+
+describe("bench.lua", function()
+    it("lists its networks", function()
+        local status, output = run("bench.lua --list")
+        assert.equal(0, status)
+        for _, name in ipairs{"resnet20", "resnet56", "cifar14-w64", "tutorial-resnet",
+            "tutorial-resnext", "resnet18", "resnet50", "resnext50", "vgg16"} do
+            assert.is_truthy(output:find(name, 1, true), name)
+        end
+    end)
+
+    it("prints one line of JSON", function()
+        for _, mode in ipairs{"train", "infer"} do
+            local status, output, message = run(
+                "bench.lua --model resnet20 --batch 2 --seconds 0.1 --json --mode " .. mode)
+            assert.equal("", message)
+            assert.equal(0, status)
+            assert.is_truthy(output:match("^{.*}\n$"))
+            for _, name in ipairs{"batch", "threads", "median_ms", "min_ms", "images_per_s",
+                "effective_gflops", "fma_peak_gflops", "peak_rss_mb"} do
+                local value = tonumber(output:match('"' .. name .. '": ([%d.]+)'))
+                assert.is_true(value ~= nil and value > 0, name)
+            end
+            assert.is_truthy(output:find('"model": "resnet20"', 1, true))
+            assert.is_truthy(output:find('"parameters": 269722', 1, true))
+        end
+    end)
+
+    it("refuses what it does not know", function()
+        assert_refused("bench.lua --model resnet19", "resnet19", "resnet20")
+        assert_refused("bench.lua --mode test", "test", "infer")
+    end)
+end)
+
+describe("ops.lua", function()
+    it("prints the table of ops", function()
+        local status, output = run("ops.lua")
+        assert.equal(0, status)
+        assert.is_truthy(output:find("\nelu(", 1, true))
+        assert.is_truthy(output:find("\nconv2d(", 1, true))
+    end)
+    it("explains one op, or says that there is none", function()
+        local _, output = run("ops.lua elu")
+        assert.is_truthy(output:find("alpha", 1, true))
+        assert_refused("ops.lua elo", "no op 'elo'")
+    end)
+end)
