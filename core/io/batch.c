@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 enum { LEVELS = 256, PIXELS_PER_PIECE = 1 << 14 };
 
@@ -33,20 +34,34 @@ typedef struct gathering {
     float *out;
 } gathering;
 
+/* The pixels of one row from `from` on, forwards or (step -1) backwards. */
+static void place_pixels(const gathering *work, const uint8_t *from, int step, int64_t count,
+                         float *out) {
+    if (work->channels == 3) { /* the usual images, without the inner loop */
+        for (int64_t x = 0; x < count; x++, from += 3 * step, out += 3) {
+            out[0] = work->level[0][from[0]];
+            out[1] = work->level[1][from[1]];
+            out[2] = work->level[2][from[2]];
+        }
+        return;
+    }
+    for (int64_t x = 0; x < count; x++, from += work->channels * step, out += work->channels)
+        for (int c = 0; c < work->channels; c++) out[c] = work->level[c][from[c]];
+}
+
 /* Copies one image, moved by (down, right) and mirrored; what comes from outside is zero. */
 static void place_image(const gathering *work, const uint8_t *image, int64_t down, int64_t right,
                         bool flip, float *out) {
-    int64_t height = work->height, width = work->width;
-    int channels = work->channels;
-    for (int64_t y = 0; y < height; y++) {
-        int64_t from_y = y + down;
-        const uint8_t *row = image + from_y * width * channels;
-        for (int64_t x = 0; x < width; x++, out += channels) {
-            int64_t from_x = (flip ? width - 1 - x : x) + right;
-            bool inside = from_y >= 0 && from_y < height && from_x >= 0 && from_x < width;
-            for (int c = 0; c < channels; c++)
-                out[c] = inside ? work->level[c][row[from_x * channels + c]] : 0.0f;
-        }
+    int64_t height = work->height, width = work->width, channels = work->channels;
+    /* The row's pixels from `left` to before `end` are seen; mirrored, at the other side. */
+    int64_t left = right > 0 ? right : 0, end = right < 0 ? width + right : width;
+    int64_t before = flip ? width - (end - right) : left - right, count = end - left;
+    for (int64_t y = 0; y < height; y++, out += width * channels) {
+        memset(out, 0, (size_t)(width * channels) * sizeof *out);
+        if (y + down < 0 || y + down >= height || count <= 0) continue;
+        const uint8_t *row = image + (y + down) * width * channels;
+        place_pixels(work, row + (flip ? end - 1 : left) * channels, flip ? -1 : 1, count,
+                     out + before * channels);
     }
 }
 

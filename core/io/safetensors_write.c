@@ -125,7 +125,9 @@ static resin_status write_header(resin_writer *writer, const content *what) {
 
 /* ---- Checks and order ------------------------------------------------------------------------ */
 
-static bool is_utf8(const char *string) { return string && json_valid_utf8(string, strlen(string)); }
+static bool is_utf8(const char *string) {
+    return string && json_valid_utf8(string, strlen(string));
+}
 
 static int compare_keys(const void *left, const void *right) {
     return strcmp(((const metadata *)left)->key, ((const metadata *)right)->key);

@@ -127,8 +127,13 @@ resin_status stored_read_tensor(resin_reader *reader, stored_type type, bool big
                           "%s: the header announces the shape %s, but the data are too short",
                           resin_path_shown(reader->path), shape_format(rank, shape, text));
     resin_tensor *tensor;
-    RESIN_TRY(resin_empty(reader->context, rows[type].dtype, rank, shape, &tensor));
-    resin_status status = stored_read(reader, type, big_endian, (int64_t)(bytes / rows[type].size),
+    resin_status status = resin_empty(reader->context, rows[type].dtype, rank, shape, &tensor);
+    if (status == RESIN_ERROR_SHAPE) /* no bytes at all, but lengths beyond 64 bits beside a 0 */
+        return resin_fail(reader->context, RESIN_ERROR_FILE,
+                          "%s: the header announces the impossible shape %s",
+                          resin_path_shown(reader->path), shape_format(rank, shape, text));
+    RESIN_TRY(status);
+    status = stored_read(reader, type, big_endian, (int64_t)(bytes / rows[type].size),
                                       resin_tensor_data(tensor));
     if (status == RESIN_OK)
         *out = tensor;

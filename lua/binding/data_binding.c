@@ -166,7 +166,9 @@ static int image_batch(lua_State *L) {
     resin_batch_settings settings = {.seed = (uint64_t)integer_field(L, 5, "seed"),
                                      .epoch = (uint64_t)integer_field(L, 5, "epoch")};
     lua_Integer pad = integer_field(L, 5, "pad");
-    settings.pad = pad < 0 || pad > RESIN_MAX_PAD ? -1 : (int)pad; /* refused by the core */
+    if (pad < 0 || pad > RESIN_MAX_PAD)
+        luaL_error(L, "image_batch: expected a pad of 0 to %d pixels, got %I", RESIN_MAX_PAD, pad);
+    settings.pad = (int)pad;
     lua_getfield(L, 5, "flip");
     settings.flip = lua_toboolean(L, -1);
     channel_numbers(L, 5, "mean", settings.mean);

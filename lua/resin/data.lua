@@ -6,17 +6,24 @@
 --     local train = data.cifar10("folder", "train")
 --     for images, labels in train:batches{batch_size = 128, shuffle = true, epoch = 1} do ... end
 --
--- A data set has `images` (uint8, NHWC; grey ones with 1 channel), `labels` (int64, from 1), `classes`
--- (how many), `class_names`, and `mean` and `deviation` by channel for images on the scale 0 to 1.
+-- A data set has `images` (uint8, NHWC; grey ones with 1 channel), `labels` (int64, from 1),
+-- `classes` (how many), `class_names`, and `mean` and `deviation` by channel, on the scale 0 to 1.
 local core = require "resin.core"
 local check = require "resin.nn.check"
 
 local data = {}
 
+-- f(...) of the core; its errors get the user's position in front, as those of this file.
+local function try(f, ...)
+    local results = table.pack(pcall(f, ...))
+    if not results[1] then check.fail("%s", results[2]) end
+    return table.unpack(results, 2, results.n)
+end
+
 local dataset = {}
 dataset.__index = dataset
 
--- ---- Data sets ------------------------------------------------------------------------------------
+-- ---- Data sets ---------------------------------------------------------------------------------
 
 local function numbered_names(classes)
     local names = {}
@@ -27,7 +34,7 @@ end
 -- `facts`: class_names or classes; mean and deviation (from the images where they are not known).
 local function new_dataset(images, labels, facts)
     local mean, deviation = facts.mean, facts.deviation
-    if not mean then mean, deviation = core.image_statistics(images) end
+    if not mean then mean, deviation = try(core.image_statistics, images) end
     for channel = 1, #deviation do
         if deviation[channel] == 0 then deviation[channel] = 1 end -- one colour in all images
     end
@@ -80,7 +87,8 @@ local function by_split(what, split, make)
     return make(split == "test")
 end
 
--- Options of a reader that is called with (folder, split) or with a table of options.
+-- Options of a reader that is called with (folder, split) or with a table of options. `seed` and
+-- `count` are taken so that a script can call every reader alike; files have no use for them.
 local function folder_options(what, folder, split, more)
     local allowed = {folder = check.required, split = check.optional, seed = check.optional,
         count = check.optional}
@@ -93,13 +101,13 @@ local function folder_options(what, folder, split, more)
     return given
 end
 
--- ---- Embedded and random images -------------------------------------------------------------------
+-- ---- Embedded and random images ----------------------------------------------------------------
 
 local TRAIN_COUNT, TEST_COUNT = 10000, 2000
 
---- data.synthetic{split =, count =, seed = 1}: the embedded images, 32x32x3 in ten classes of figures
--- and textures. Image i depends on seed, split and i only. Without `count` 10,000 for training and
--- 2,000 for the test; without `split` `count` is that of the training set, the test has a fifth.
+--- data.synthetic{split =, count =, seed = 1}: the embedded images, 32x32x3 in ten classes of
+-- figures and textures. Image i depends on seed, split and i only. Without `count` 10,000 for
+-- training and 2,000 for the test; without `split` `count` is for training, the test has a fifth.
 function data.synthetic(options)
     local given = check.options("data.synthetic", options,
         {split = check.optional, count = check.optional, seed = 1, folder = check.optional})
@@ -108,14 +116,14 @@ function data.synthetic(options)
     return by_split("data.synthetic", given.split, function(test)
         local wanted = count or (test and TEST_COUNT or TRAIN_COUNT)
         if count and test and not given.split then wanted = math.max(count // 5, 1) end
-        local images, labels = core.synthetic_images(seed, test, wanted)
+        local images, labels = try(core.synthetic_images, seed, test, wanted)
         return new_dataset(images, labels, {class_names = core.synthetic_class_names(),
             mean = {0.5, 0.5, 0.5}, deviation = {0.244, 0.244, 0.244}})
     end)
 end
 
---- data.random{count =, height =, width =, channels = 3, classes = 10, seed = 1}: one set of noise with
--- random labels.
+--- data.random{count =, height =, width =, channels = 3, classes = 10, seed = 1}: one set of noise
+-- with random labels.
 function data.random(options)
     local given = check.options("data.random", options, {count = check.required,
         height = check.required, width = check.required, channels = 3, classes = 10, seed = 1})
@@ -123,23 +131,24 @@ function data.random(options)
         given[name] = check.integer("data.random", name, given[name], 1)
     end
     local seed = check.integer("data.random", "seed", given.seed, math.mininteger)
-    local images, labels = core.random_images(seed, {given.count, given.height, given.width,
+    local images, labels = try(core.random_images, seed, {given.count, given.height, given.width,
         given.channels}, given.classes)
     local mean, deviation = {}, {}
     for channel = 1, given.channels do
         mean[channel], deviation[channel] = 0.5, 0.2887 -- uniform: sqrt(1 / 12)
     end
-    return new_dataset(images, labels, {classes = given.classes, mean = mean, deviation = deviation})
+    local facts = {classes = given.classes, mean = mean, deviation = deviation}
+    return new_dataset(images, labels, facts)
 end
 
--- ---- CIFAR ----------------------------------------------------------------------------------------
+-- ---- CIFAR -------------------------------------------------------------------------------------
 
 --- data.cifar10(folder[, split]) or data.cifar10{folder =, split =}: the binary version. Mean and
 -- deviation are those of the 50,000 training images.
 function data.cifar10(folder, split)
     local given = folder_options("data.cifar10", folder, split)
     return by_split("data.cifar10", given.split, function(test)
-        local images, labels = core.read_cifar10(given.folder, test)
+        local images, labels = try(core.read_cifar10, given.folder, test)
         return new_dataset(images, labels, {
             class_names = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse",
                 "ship", "truck"},
@@ -153,7 +162,7 @@ end
 function data.cifar100(folder, split)
     local given = folder_options("data.cifar100", folder, split, {superclass = false})
     return by_split("data.cifar100", given.split, function(test)
-        local images, labels = core.read_cifar100(given.folder, test, given.superclass)
+        local images, labels = try(core.read_cifar100, given.folder, test, given.superclass)
         return new_dataset(images, labels, {
             classes = given.superclass and 20 or 100,
             mean = {0.5071, 0.4865, 0.4409}, deviation = {0.2673, 0.2564, 0.2762},
@@ -161,7 +170,7 @@ function data.cifar100(folder, split)
     end)
 end
 
--- ---- IDX: MNIST and its kin -----------------------------------------------------------------------
+-- ---- IDX: MNIST and its kin --------------------------------------------------------------------
 
 local function describe(tensor)
     return ("%s {%s}"):format(tensor:dtype(), table.concat(tensor:shape(), ", "))
@@ -169,7 +178,7 @@ end
 
 -- Images of an IDX file as NHWC: grey ones get their one channel.
 local function read_images(path)
-    local images = core.read_idx(path)
+    local images = try(core.read_idx, path)
     local shape = images:shape()
     if images:dtype() ~= "uint8" or (#shape ~= 3 and #shape ~= 4) or images:count() == 0 then
         check.fail("data.idx: %s: expected uint8 images (count, height, width[, channels]), got %s",
@@ -181,7 +190,7 @@ end
 
 -- Labels of an IDX file, counted from 1.
 local function read_labels(path, images)
-    local labels = core.read_idx(path)
+    local labels = try(core.read_idx, path)
     local dtype = labels:dtype()
     if labels:rank() ~= 1 or (dtype ~= "uint8" and dtype ~= "int32") or #labels ~= #images then
         check.fail("data.idx: %s: expected %d labels (integers), got %s", path, #images,
@@ -193,8 +202,8 @@ local function read_labels(path, images)
     return labels, math.tointeger(highest)
 end
 
---- data.idx(images_path, labels_path[, {class_names =, classes =, mean =, deviation =}]): one set from
--- two IDX files, plain or gzipped. Labels count from 0 in the file.
+--- data.idx(images_path, labels_path[, {class_names =, classes =, mean =, deviation =}]): one set
+-- from two IDX files, plain or gzipped. Labels count from 0 in the file.
 function data.idx(images_path, labels_path, options)
     local given = check.options("data.idx", options or {}, {class_names = check.optional,
         classes = check.optional, mean = check.optional, deviation = check.optional})
@@ -223,7 +232,8 @@ local function find_idx(what, folder, name)
         end
     end
     check.fail("%s: %s (or %s.gz) is missing in %s; expected train-images-idx3-ubyte, "
-        .. "train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or with .gz",
+        .. "train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, "
+        .. "plain or with .gz",
         what, name, name, folder)
 end
 
@@ -251,10 +261,10 @@ function data.fashion_mnist(folder, split)
     })
 end
 
--- ---- Batches --------------------------------------------------------------------------------------
+-- ---- Batches -----------------------------------------------------------------------------------
 
-local BATCH_OPTIONS = {batch_size = 32, shuffle = false, seed = 1, epoch = 1, crop = 0, flip = false,
-    drop_last = false}
+local BATCH_OPTIONS = {batch_size = 32, shuffle = false, seed = 1, epoch = 1, crop = 0,
+    flip = false, drop_last = false}
 
 local function batch_options(options)
     local given = check.options("data.batches", options or {}, BATCH_OPTIONS)
@@ -272,11 +282,12 @@ function data.batch_count(set, options)
     return (#set + given.batch_size - 1) // given.batch_size
 end
 
---- data.batches(set, options), also set:batches(options): for images, labels in ... do: float32 NHWC,
--- normalized by the set's mean and deviation, and int64 labels from 1. The caller may release each
--- as soon as it is done with it.
+--- data.batches(set, options), also set:batches(options): for images, labels in ... do: float32
+-- NHWC, normalized by the set's mean and deviation, and int64 labels from 1. The caller may release
+-- each as soon as it is done with it.
 --
---   batch_size = 32   images in a batch; the last has what is left, or with drop_last = true is left out
+--   batch_size = 32   images in a batch; the last has what is left
+--   drop_last = false leaves it out if it is short
 --   shuffle = false   in an order that depends on seed and epoch
 --   crop = 0          pads by that many zeros after normalization and takes a random window
 --   flip = false      mirrors one image in two
@@ -285,17 +296,17 @@ end
 function data.batches(set, options)
     local given = batch_options(options)
     local count, size = #set, given.batch_size
-    local order = core.epoch_order(count, given.shuffle, given.seed, given.epoch)
-    local settings = {pad = given.crop, flip = given.flip, mean = set.mean, deviation = set.deviation,
-        seed = given.seed, epoch = given.epoch}
+    local order = try(core.epoch_order, count, given.shuffle, given.seed, given.epoch)
+    local settings = {pad = given.crop, flip = given.flip, seed = given.seed, epoch = given.epoch,
+        mean = set.mean, deviation = set.deviation}
     local last = given.drop_last and count - count % size or count
     local next_record = 1
     return function()
         if next_record > last then return nil end
         local from, to = next_record, math.min(next_record + size - 1, last)
         next_record = to + 1
-        return core.image_batch(set.images, order, from, to, settings),
-            core.label_batch(set.labels, order, from, to)
+        return try(core.image_batch, set.images, order, from, to, settings),
+            try(core.label_batch, set.labels, order, from, to)
     end
 end
 

@@ -38,7 +38,7 @@ const char *io_shared(const char *name);
 void io_expect_error(const io_state *state, resin_status status, resin_status expected,
                      const char *words);
 
-/* Reads a file and gives what it made back. Writes what it read to `checksum`. */
+/* Reads a file and gives back what that made. */
 typedef resin_status (*io_reader)(resin_context *context, const char *path);
 /* Every shorter version of the file must be an error, and so must a longer one; no version with one
  * byte changed may crash. */

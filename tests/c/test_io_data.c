@@ -11,13 +11,14 @@ enum { SIDE = 32, IMAGE = SIDE * SIDE * 3 };
 /* FNV-1a, 64 bits. */
 static uint64_t hash(const void *bytes, size_t size) {
     uint64_t sum = UINT64_C(0xcbf29ce484222325);
-    for (size_t i = 0; i < size; i++) sum = (sum ^ ((const uint8_t *)bytes)[i]) * UINT64_C(0x100000001b3);
+    for (size_t i = 0; i < size; i++)
+        sum = (sum ^ ((const uint8_t *)bytes)[i]) * UINT64_C(0x100000001b3);
     return sum;
 }
 
 static uint64_t tensor_hash(resin_tensor *tensor) {
-    return hash(resin_tensor_data(tensor), (size_t)resin_tensor_count(tensor) *
-                                               resin_dtype_size(resin_tensor_dtype(tensor)));
+    return hash(resin_tensor_data(tensor),
+                (size_t)resin_tensor_count(tensor) * resin_dtype_size(resin_tensor_dtype(tensor)));
 }
 
 static void make_images(const io_state *test, uint64_t seed, bool held_out, int64_t count,
@@ -65,7 +66,8 @@ static void synthetic_continues(void **state) {
         for (int i = 0; i < 300; i++)
             for (int j = set == 2 ? i + 1 : 0; j < 300; j++)
                 assert_int_not_equal(memcmp((char *)resin_tensor_data(many) + i * IMAGE,
-                                            (char *)resin_tensor_data(others[set]) + j * IMAGE, IMAGE),
+                                            (char *)resin_tensor_data(others[set]) + j * IMAGE,
+                                            IMAGE),
                                      0);
     for (int set = 0; set < 3; set++) resin_release(others[set]);
     resin_release(few);
@@ -89,7 +91,8 @@ static void random_images(void **state) {
     uint64_t first = 0;
     for (int threads = 1; threads <= 2; threads++) {
         assert_int_equal(resin_set_threads(test->context, threads), RESIN_OK);
-        assert_int_equal(resin_random_images(test->context, 3, shape, 6, &images, &labels), RESIN_OK);
+        assert_int_equal(resin_random_images(test->context, 3, shape, 6, &images, &labels),
+                         RESIN_OK);
         if (threads == 1) first = tensor_hash(images) ^ tensor_hash(labels);
         assert_true((tensor_hash(images) ^ tensor_hash(labels)) == first);
         double mean[4], deviation[4];
@@ -102,8 +105,9 @@ static void random_images(void **state) {
         resin_release(images);
         resin_release(labels);
     }
-    io_expect_error(test, resin_random_images(test->context, 3, (int64_t[]){1, 0, 7, 2}, 6, &images,
-                                              &labels), RESIN_ERROR_ARGUMENT, "at least 1, got 0");
+    io_expect_error(
+        test, resin_random_images(test->context, 3, (int64_t[]){1, 0, 7, 2}, 6, &images, &labels),
+        RESIN_ERROR_ARGUMENT, "at least 1, got 0");
     io_expect_error(test, resin_random_images(test->context, 3, shape, 0, &images, &labels),
                     RESIN_ERROR_ARGUMENT, "classes, got 0");
     io_expect_error(test, resin_synthetic_images(test->context, 3, false, 0, &images, &labels),
@@ -126,12 +130,12 @@ static void statistics(void **state) {
 /* ---- Batches --------------------------------------------------------------------------------- */
 
 static resin_batch_settings plain_settings(void) {
-    return (resin_batch_settings){.mean = {0.5f, 0.25f, 0.125f}, .deviation = {0.25f, 0.5f, 2.0f},
-                                  .seed = 11, .epoch = 3};
+    return (resin_batch_settings){
+        .mean = {0.5f, 0.25f, 0.125f}, .deviation = {0.25f, 0.5f, 2.0f}, .seed = 11, .epoch = 3};
 }
 
-static float normalized(const uint8_t *image, const resin_batch_settings *settings, int64_t y, int64_t x,
-                        int channel) {
+static float normalized(const uint8_t *image, const resin_batch_settings *settings, int64_t y,
+                        int64_t x, int channel) {
     if (y < 0 || y >= SIDE || x < 0 || x >= SIDE) return 0.0f;
     return ((float)image[(y * SIDE + x) * 3 + channel] / 255.0f - settings->mean[channel]) /
            settings->deviation[channel];
@@ -144,7 +148,8 @@ static bool is_placed(const float *out, const uint8_t *image, const resin_batch_
         for (int64_t x = 0; x < SIDE; x++)
             for (int channel = 0; channel < 3; channel++)
                 if (out[(y * SIDE + x) * 3 + channel] !=
-                    normalized(image, settings, y + down, (flip ? SIDE - 1 - x : x) + right, channel))
+                    normalized(image, settings, y + down, (flip ? SIDE - 1 - x : x) + right,
+                               channel))
                     return false;
     return true;
 }
@@ -155,11 +160,13 @@ static void batch_without_changes(void **state) {
     make_images(test, 1, false, 40, &images, &labels);
     const int64_t records[4] = {39, 0, 7, 7};
     resin_batch_settings settings = plain_settings();
-    assert_int_equal(resin_image_batch(test->context, images, records, 4, &settings, &batch), RESIN_OK);
+    assert_int_equal(resin_image_batch(test->context, images, records, 4, &settings, &batch),
+                     RESIN_OK);
     assert_int_equal(resin_label_batch(test->context, labels, records, 4, &numbers), RESIN_OK);
     for (int i = 0; i < 4; i++) {
         const uint8_t *image = (uint8_t *)resin_tensor_data(images) + records[i] * IMAGE;
-        assert_true(is_placed((float *)resin_tensor_data(batch) + i * IMAGE, image, &settings, 0, 0, false));
+        assert_true(is_placed((float *)resin_tensor_data(batch) + i * IMAGE, image, &settings, 0, 0,
+                              false));
         assert_int_equal(((int64_t *)resin_tensor_data(numbers))[i], records[i] % 10);
     }
     resin_release(images);
@@ -196,8 +203,9 @@ static void crop_and_flip(void **state) {
     }
     int flipped = 0;
     for (int place = 0; place < WINDOWS * WINDOWS; place++) {
-        assert_true(seen[place / WINDOWS][place % WINDOWS][0] + seen[place / WINDOWS][place % WINDOWS][1] > 0);
-        flipped += seen[place / WINDOWS][place % WINDOWS][1];
+        const int *sides = seen[place / WINDOWS][place % WINDOWS];
+        assert_true(sides[0] + sides[1] > 0);
+        flipped += sides[1];
     }
     assert_true(flipped > COUNT / 2 - 40 && flipped < COUNT / 2 + 40); /* four deviations */
     resin_release(images);
@@ -225,8 +233,8 @@ static void batch_is_keyed(void **state) {
     assert_true(tensor_hash(whole) == tensor_hash(part));
     resin_release(part);
     for (int i = 0; i < COUNT; i += 10) {
-        assert_int_equal(resin_image_batch(test->context, images, records + i, 10, &settings, &part),
-                         RESIN_OK);
+        assert_int_equal(
+            resin_image_batch(test->context, images, records + i, 10, &settings, &part), RESIN_OK);
         assert_memory_equal(resin_tensor_data(part), (float *)resin_tensor_data(whole) + i * IMAGE,
                             10 * IMAGE * sizeof(float));
         resin_release(part);
@@ -261,8 +269,8 @@ static void batch_refused(void **state) {
                     "record 10 is outside of the set");
     io_expect_error(test, resin_image_batch(c, images, good, 0, &settings, &batch),
                     RESIN_ERROR_ARGUMENT, "at least 1 record");
-    io_expect_error(test, resin_image_batch(c, labels, good, 1, &settings, &batch), RESIN_ERROR_SHAPE,
-                    "expected contiguous uint8 images");
+    io_expect_error(test, resin_image_batch(c, labels, good, 1, &settings, &batch),
+                    RESIN_ERROR_SHAPE, "expected contiguous uint8 images");
     io_expect_error(test, resin_label_batch(c, images, good, 1, &batch), RESIN_ERROR_SHAPE,
                     "expected contiguous int64 labels");
     settings.deviation[1] = 0.0f;
@@ -285,8 +293,9 @@ static void epoch_order(void **state) {
     resin_tensor *order;
     uint64_t hashes[4];
     for (int i = 0; i < 4; i++) { /* in order; seed 1 epoch 1; seed 1 epoch 2; seed 2 epoch 1 */
-        assert_int_equal(resin_epoch_order(test->context, COUNT, i > 0, i == 3 ? 2 : 1, i == 2 ? 2 : 1,
-                                           &order), RESIN_OK);
+        assert_int_equal(
+            resin_epoch_order(test->context, COUNT, i > 0, i == 3 ? 2 : 1, i == 2 ? 2 : 1, &order),
+            RESIN_OK);
         const int64_t *record = resin_tensor_data(order);
         char seen[COUNT] = {0};
         int in_place = 0;
@@ -308,9 +317,10 @@ static void epoch_order(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(synthetic_is_fixed), TEST(synthetic_continues), TEST(class_names), TEST(random_images),
-        TEST(statistics), TEST(batch_without_changes), TEST(crop_and_flip), TEST(batch_is_keyed),
-        TEST(batch_refused), TEST(epoch_order),
+        TEST(synthetic_is_fixed), TEST(synthetic_continues), TEST(class_names),
+        TEST(random_images),      TEST(statistics),          TEST(batch_without_changes),
+        TEST(crop_and_flip),      TEST(batch_is_keyed),      TEST(batch_refused),
+        TEST(epoch_order),
     };
     return cmocka_run_group_tests_name("data", tests, NULL, NULL);
 }

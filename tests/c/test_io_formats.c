@@ -35,8 +35,12 @@ static resin_status idx_reader(resin_context *context, const char *path) {
 
 static void idx_types(void **state) {
     io_state *test = *state;
-    static const struct { uint8_t file[16]; size_t size; resin_dtype dtype; double first, last; }
-    rows[] = {
+    static const struct {
+        uint8_t file[16];
+        size_t size;
+        resin_dtype dtype;
+        double first, last;
+    } rows[] = {
         {{0, 0, 8, 1, 0, 0, 0, 2, 1, 255}, 10, RESIN_UINT8, 1, 255},
         {{0, 0, 9, 1, 0, 0, 0, 2, 1, 255}, 10, RESIN_INT32, 1, -1},
         {{0, 0, 11, 1, 0, 0, 0, 2, 1, 2, 255, 254}, 12, RESIN_INT32, 258, -2},
@@ -56,11 +60,16 @@ static void idx_types(void **state) {
     }
 }
 
-static const uint8_t idx_images[] = {0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6};
+static const uint8_t idx_images[] = {0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0,
+                                     1, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6};
 
 static void idx_refused(void **state) {
     io_state *test = *state;
-    static const struct { uint8_t file[16]; size_t size; const char *words; } rows[] = {
+    static const struct {
+        uint8_t file[16];
+        size_t size;
+        const char *words;
+    } rows[] = {
         {{0, 0, 8, 0}, 4, "0 axes"},
         {{0, 0, 8, 9}, 4, "9 axes"},
         {{0, 0, 7, 1, 0, 0, 0, 1, 1}, 9, "is no IDX file"},
@@ -68,6 +77,7 @@ static void idx_refused(void **state) {
         {{0, 0, 8, 1, 0, 0, 0, 1, 1, 2}, 10, "follow after"},
         {{0, 0, 8, 1, 255, 255, 255, 255, 1}, 9, "shape (4294967295), but the data are too short"},
         {{0, 0, 14, 2, 255, 255, 255, 255, 255, 255, 255, 255}, 12, "too short"},
+        {{0, 0, 14, 3, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0}, 16, "shape"},
     };
     const char *path = io_path(test, "numbers");
     resin_tensor *tensor;
@@ -119,10 +129,12 @@ static void idx_gzipped(void **state) {
     /* The header's length is bounded by what so few bytes can hold. */
     static const uint8_t forged[] = {0, 0, 8, 1, 127, 255, 255, 255, 1};
     write_gzip(path, forged, sizeof forged);
-    io_expect_error(test, resin_idx_read(test->context, path, &tensor), RESIN_ERROR_FILE, "too short");
+    io_expect_error(test, resin_idx_read(test->context, path, &tensor), RESIN_ERROR_FILE,
+                    "too short");
     static const uint8_t longer[] = {0, 0, 8, 1, 0, 0, 0, 1, 1, 2};
     write_gzip(path, longer, sizeof longer);
-    io_expect_error(test, resin_idx_read(test->context, path, &tensor), RESIN_ERROR_FILE, "follow after");
+    io_expect_error(test, resin_idx_read(test->context, path, &tensor), RESIN_ERROR_FILE,
+                    "follow after");
     assert_true(resin_memory(test->context).peak < 1 << 20);
 }
 
@@ -155,7 +167,8 @@ static void idx_gzipped(void **state) {
     const char *path = io_path(test, "images.gz");
     io_write(path, "\x1f\x8b\x08", 3);
     resin_tensor *tensor;
-    io_expect_error(test, resin_idx_read(test->context, path, &tensor), RESIN_ERROR_FILE, "zlib1g-dev");
+    io_expect_error(test, resin_idx_read(test->context, path, &tensor), RESIN_ERROR_FILE,
+                    "zlib1g-dev");
 }
 
 static void fashion_mnist(void **state) {
@@ -195,7 +208,8 @@ static void cifar10(void **state) {
     io_state *test = *state;
     resin_tensor *images, *labels;
     write_train_files(test);
-    assert_int_equal(resin_cifar10_read(test->context, test->folder, false, &images, &labels), RESIN_OK);
+    assert_int_equal(resin_cifar10_read(test->context, test->folder, false, &images, &labels),
+                     RESIN_OK);
     assert_int_equal(resin_tensor_rank(images), 4);
     assert_int_equal(resin_tensor_shape(images)[0], 10);
     for (int i = 0; i < 10; i++) assert_true(value_at(labels, i) == i);
@@ -210,7 +224,8 @@ static void cifar10(void **state) {
                     RESIN_ERROR_FILE, "cifar10: test_batch.bin is missing in ");
     assert_non_null(strstr(resin_error_message(test->context), "`make cifar10`"));
     write_cifar(io_path(test, "test_batch.bin"), 3, 7, false);
-    assert_int_equal(resin_cifar10_read(test->context, test->folder, true, &images, &labels), RESIN_OK);
+    assert_int_equal(resin_cifar10_read(test->context, test->folder, true, &images, &labels),
+                     RESIN_OK);
     assert_int_equal(resin_tensor_shape(images)[0], 3);
     resin_release(images);
     resin_release(labels);
@@ -222,7 +237,8 @@ static void cifar10_subfolder(void **state) {
     const char *folder = io_path(test, "cifar-10-batches-bin");
     assert_int_equal(mkdir(folder, 0700), 0);
     write_cifar(io_path(test, "cifar-10-batches-bin/test_batch.bin"), 1, 0, false);
-    assert_int_equal(resin_cifar10_read(test->context, test->folder, true, &images, &labels), RESIN_OK);
+    assert_int_equal(resin_cifar10_read(test->context, test->folder, true, &images, &labels),
+                     RESIN_OK);
     resin_release(images);
     resin_release(labels);
     remove(io_path(test, "cifar-10-batches-bin/test_batch.bin"));
@@ -235,13 +251,15 @@ static void cifar100(void **state) {
     write_cifar(io_path(test, "train.bin"), 4, 96, true);
     for (int superclass = 0; superclass < 2; superclass++) {
         assert_int_equal(resin_cifar100_read(test->context, test->folder, false, superclass == 1,
-                                             &images, &labels), RESIN_OK);
+                                             &images, &labels),
+                         RESIN_OK);
         for (int i = 0; i < 4; i++) assert_true(value_at(labels, i) == (superclass ? 19 : 96 + i));
         resin_release(images);
         resin_release(labels);
     }
     write_cifar(io_path(test, "test.bin"), 1, 100, true);
-    io_expect_error(test, resin_cifar100_read(test->context, test->folder, true, false, &images, &labels),
+    io_expect_error(test,
+                    resin_cifar100_read(test->context, test->folder, true, false, &images, &labels),
                     RESIN_ERROR_FILE, "superclasses");
 }
 
@@ -255,16 +273,19 @@ static void cifar_damaged(void **state) {
     for (size_t shorter = 0; shorter < size; shorter++) {
         if (shorter == CIFAR10_RECORD) continue; /* one record less is another good file */
         io_write(path, bytes, shorter);
-        io_expect_error(test, resin_cifar10_read(test->context, test->folder, true, &images, &labels),
+        io_expect_error(test,
+                        resin_cifar10_read(test->context, test->folder, true, &images, &labels),
                         RESIN_ERROR_FILE, "is it truncated");
     }
     free(bytes);
     write_cifar(path, 3, 8, false);
     io_expect_error(test, resin_cifar10_read(test->context, test->folder, true, &images, &labels),
-                    RESIN_ERROR_FILE, "record 2 (counted from 0) has the label 10; cifar10 has the "
+                    RESIN_ERROR_FILE,
+                    "record 2 (counted from 0) has the label 10; cifar10 has the "
                     "labels 0 to 9");
-    io_expect_error(test, resin_cifar10_read(test->context, io_path(test, "none"), true, &images,
-                                             &labels), RESIN_ERROR_FILE, "is missing in");
+    io_expect_error(
+        test, resin_cifar10_read(test->context, io_path(test, "none"), true, &images, &labels),
+        RESIN_ERROR_FILE, "is missing in");
 }
 
 /* ---- npy ------------------------------------------------------------------------------------- */
@@ -301,7 +322,8 @@ static void npy_round_trip(void **state) {
             assert_int_equal(resin_empty(test->context, (resin_dtype)dtype, rank, shape, &base),
                              RESIN_OK);
             int64_t count = resin_tensor_count(base);
-            memset(resin_tensor_data(base), 0, (size_t)count * resin_dtype_size((resin_dtype)dtype));
+            memset(resin_tensor_data(base), 0,
+                   (size_t)count * resin_dtype_size((resin_dtype)dtype));
             for (int i = 0; i < rank; i++) {
                 reversed[i] = shape[rank - 1 - i];
                 stride[i] = resin_tensor_strides(base)[rank - 1 - i];
@@ -334,13 +356,18 @@ static void npy_types(void **state) {
         uint8_t bytes[8];
         double value;
     } rows[] = {
-        {"<f2", RESIN_FLOAT32, 2, {0x00, 0x3e}, 1.5}, {">f2", RESIN_FLOAT32, 2, {0x3e, 0x00}, 1.5},
+        {"<f2", RESIN_FLOAT32, 2, {0x00, 0x3e}, 1.5},
+        {">f2", RESIN_FLOAT32, 2, {0x3e, 0x00}, 1.5},
         {"<f4", RESIN_FLOAT32, 4, {0, 0, 0xc0, 0x3f}, 1.5},
         {">f8", RESIN_FLOAT64, 8, {0x3f, 0xf8}, 1.5},
-        {"|i1", RESIN_INT32, 1, {0xff}, -1},          {"<i2", RESIN_INT32, 2, {0xfe, 0xff}, -2},
-        {">u2", RESIN_INT32, 2, {0xff, 0xfe}, 65534}, {">i4", RESIN_INT32, 4, {0, 0, 1, 0}, 256},
-        {"<i8", RESIN_INT64, 8, {5}, 5},              {"<u4", RESIN_INT64, 4, {0, 0, 0, 0x80}, 0x1p31},
-        {"|u1", RESIN_UINT8, 1, {200}, 200},          {"|b1", RESIN_UINT8, 1, {1}, 1},
+        {"|i1", RESIN_INT32, 1, {0xff}, -1},
+        {"<i2", RESIN_INT32, 2, {0xfe, 0xff}, -2},
+        {">u2", RESIN_INT32, 2, {0xff, 0xfe}, 65534},
+        {">i4", RESIN_INT32, 4, {0, 0, 1, 0}, 256},
+        {"<i8", RESIN_INT64, 8, {5}, 5},
+        {"<u4", RESIN_INT64, 4, {0, 0, 0, 0x80}, 0x1p31},
+        {"|u1", RESIN_UINT8, 1, {200}, 200},
+        {"|b1", RESIN_UINT8, 1, {1}, 1},
         {"<u8", RESIN_INT64, 8, {0, 1}, 256},
     };
     for (size_t row = 0; row < sizeof rows / sizeof rows[0]; row++)
@@ -349,8 +376,9 @@ static void npy_types(void **state) {
             snprintf(dictionary, sizeof dictionary,
                      "{'descr': '%s', 'fortran_order': False, 'shape': (), }  \n", rows[row].descr);
             resin_tensor *tensor;
-            assert_int_equal(read_npy(test, version, dictionary, rows[row].bytes, rows[row].size,
-                                      &tensor), RESIN_OK);
+            assert_int_equal(
+                read_npy(test, version, dictionary, rows[row].bytes, rows[row].size, &tensor),
+                RESIN_OK);
             assert_int_equal(resin_tensor_dtype(tensor), rows[row].dtype);
             assert_true(value_at(tensor, 0) == rows[row].value);
             resin_release(tensor);
@@ -364,8 +392,10 @@ static void npy_column_order(void **state) {
         for (int j = 0; j < 3; j++)
             for (int k = 0; k < 4; k++) bytes[i + 2 * j + 6 * k] = (uint8_t)(100 * i + 10 * j + k);
     resin_tensor *tensor;
-    assert_int_equal(read_npy(test, 1, "{'shape': (2, 3, 4), 'fortran_order': True, 'descr': '|u1'}",
-                              bytes, sizeof bytes, &tensor), RESIN_OK);
+    assert_int_equal(read_npy(test, 1,
+                              "{'shape': (2, 3, 4), 'fortran_order': True, 'descr': '|u1'}", bytes,
+                              sizeof bytes, &tensor),
+                     RESIN_OK);
     for (int64_t i = 0; i < 2; i++)
         for (int64_t j = 0; j < 3; j++)
             for (int64_t k = 0; k < 4; k++)
@@ -375,7 +405,9 @@ static void npy_column_order(void **state) {
 
 static void npy_refused(void **state) {
     io_state *test = *state;
-    static const struct { const char *dictionary, *words; } rows[] = {
+    static const struct {
+        const char *dictionary, *words;
+    } rows[] = {
         {"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", "Python objects"},
         {"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", "records"},
         {"{'descr': '<c8', 'fortran_order': False, 'shape': (1,), }", "type '<c8'"},
@@ -388,10 +420,12 @@ static void npy_refused(void **state) {
         {"{'descr': '<f4', 'fortran_order': False, 'shape': 1, }", "malformed 'shape'"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1), }", "more than 8"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775808,), }", "64 bits"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 8), }", "too short"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 8), }",
+         "too short"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000,), }", "too short"},
         {"{'descr': '<f4', 'fortran_order': False, }", "lacks"},
-        {"{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", "repeated key"},
+        {"{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (1,), }",
+         "repeated key"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'more': 1}", "unknown"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), } x", "goes on"},
         {"{'descr': '<f4' 'fortran_order': False, 'shape': (1,), }", "malformed"},
@@ -405,8 +439,10 @@ static void npy_refused(void **state) {
                         RESIN_ERROR_FILE, rows[row].words);
     static const char good[] = "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }";
     io_expect_error(test, read_npy(test, 1, good, four, 3, &tensor), RESIN_ERROR_FILE, "too short");
-    io_expect_error(test, read_npy(test, 1, good, four, 5, &tensor), RESIN_ERROR_FILE, "follow after");
-    io_expect_error(test, read_npy(test, 4, good, four, 4, &tensor), RESIN_ERROR_FILE, "version 4.0");
+    io_expect_error(test, read_npy(test, 1, good, four, 5, &tensor), RESIN_ERROR_FILE,
+                    "follow after");
+    io_expect_error(test, read_npy(test, 4, good, four, 4, &tensor), RESIN_ERROR_FILE,
+                    "version 4.0");
     const char *path = io_path(test, "array.npy");
     io_write(path, "PK\3\4........", 12);
     io_expect_error(test, resin_npy_read(test->context, path, &tensor), RESIN_ERROR_FILE, ".npz");
@@ -424,7 +460,12 @@ static void npy_refused(void **state) {
 /* Written by numpy; the last five elements are known. */
 static void npy_from_numpy(void **state) {
     io_state *test = *state;
-    static const struct { const char *name; resin_dtype dtype; int64_t count; double last[5]; } rows[] = {
+    static const struct {
+        const char *name;
+        resin_dtype dtype;
+        int64_t count;
+        double last[5];
+    } rows[] = {
         {"npy/npyjs-10-float32.npy", RESIN_FLOAT32, 10, {86, 103, 118, 62, 49}},
         {"npy/npyjs-10-float64.npy", RESIN_FLOAT64, 10, {130, 98, 134, 105, 206}},
         {"npy/npyjs-10-int16.npy", RESIN_INT32, 10, {197, 176, 34, 115, 154}},
@@ -438,16 +479,19 @@ static void npy_from_numpy(void **state) {
         skip();
     }
     for (size_t row = 0; row < sizeof rows / sizeof rows[0]; row++) {
-        assert_int_equal(resin_npy_read(test->context, io_shared(rows[row].name), &tensor), RESIN_OK);
+        assert_int_equal(resin_npy_read(test->context, io_shared(rows[row].name), &tensor),
+                         RESIN_OK);
         assert_int_equal(resin_tensor_dtype(tensor), rows[row].dtype);
         assert_int_equal(resin_tensor_count(tensor), rows[row].count);
         for (int i = 0; i < 5; i++)
             assert_true(value_at(tensor, rows[row].count - 5 + i) == rows[row].last[i]);
         resin_release(tensor);
     }
-    io_expect_error(test, resin_npy_read(test->context, io_shared("npy/numpy-py3-objarr.npy"), &tensor),
+    io_expect_error(test,
+                    resin_npy_read(test->context, io_shared("npy/numpy-py3-objarr.npy"), &tensor),
                     RESIN_ERROR_FILE, "pickles are not loaded");
-    io_expect_error(test, resin_npy_read(test->context, io_shared("npy/numpy-py3-objarr.npz"), &tensor),
+    io_expect_error(test,
+                    resin_npy_read(test->context, io_shared("npy/numpy-py3-objarr.npz"), &tensor),
                     RESIN_ERROR_FILE, "unzipped");
 }
 
@@ -455,9 +499,10 @@ static void npy_from_numpy(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(idx_types), TEST(idx_refused), TEST(idx_gzipped), TEST(fashion_mnist), TEST(cifar10),
-        TEST(cifar10_subfolder), TEST(cifar100), TEST(cifar_damaged), TEST(npy_round_trip),
-        TEST(npy_types), TEST(npy_column_order), TEST(npy_refused), TEST(npy_from_numpy),
+        TEST(idx_types),      TEST(idx_refused),       TEST(idx_gzipped),      TEST(fashion_mnist),
+        TEST(cifar10),        TEST(cifar10_subfolder), TEST(cifar100),         TEST(cifar_damaged),
+        TEST(npy_round_trip), TEST(npy_types),         TEST(npy_column_order), TEST(npy_refused),
+        TEST(npy_from_numpy),
     };
     return cmocka_run_group_tests_name("formats", tests, NULL, NULL);
 }

@@ -44,9 +44,10 @@ static void expect_accepted(const io_state *test, const char *header, size_t siz
 
 /* One value of each dtype and more: a matrix seen from its side, a scalar, an empty one. */
 enum { SAMPLES = 7 };
-static const char *const sample_names[SAMPLES] = {
-    "bytes", "layer \"1\"/weights\\\n", "doubles", "na\xc3\xafve \xf0\x9f\x98\x80", "long", "scalar",
-    "empty"};
+static const char *const sample_names[SAMPLES] = {"bytes",   "layer \"1\"/weights\\\n",
+                                                  "doubles", "na\xc3\xafve \xf0\x9f\x98\x80",
+                                                  "long",    "scalar",
+                                                  "empty"};
 
 static void make_samples(const io_state *test, resin_tensor *tensors[SAMPLES]) {
     resin_context *c = test->context;
@@ -69,11 +70,12 @@ static void release_samples(resin_tensor *tensors[SAMPLES]) {
 }
 
 static resin_status write_samples(const io_state *test, const char *path) {
-    static const char *const keys[] = {"format", "note"}, *const values[] = {"resin", "a\t\"b\"\x01"};
+    static const char *const keys[] = {"format", "note"}, *const values[] = {"resin",
+                                                                             "a\t\"b\"\x01"};
     resin_tensor *tensors[SAMPLES];
     make_samples(test, tensors);
-    resin_status status = resin_safetensors_write(test->context, path, sample_names, tensors, SAMPLES,
-                                                  keys, values, 2);
+    resin_status status = resin_safetensors_write(test->context, path, sample_names, tensors,
+                                                  SAMPLES, keys, values, 2);
     release_samples(tensors);
     return status;
 }
@@ -225,10 +227,16 @@ static void conversions(void **state) {
         "\"y\":{\"dtype\":\"U64\",\"shape\":[2],\"data_offsets\":[40,56]},"
         "\"z\":{\"dtype\":\"F8_E4M3\",\"shape\":[1],\"data_offsets\":[56,57]}}";
     static const uint8_t data[57] = {
-        0x00, 0x3c, 0x00, 0xc0, 0xff, 0x7b, 0x01, 0x00, 0x00, 0x80, 0x00, 0x7c, 0x00, 0x7e, 0xff, 0x03,
-        0x80, 0x3f, 0x20, 0xc1, 0xff, 0x7f, 0x00, 0x80, 0xff, 0xff, 0x00, 0x02, 0xff, 0xff, 0xff, 0xff,
-        1, 0, 0, 0, 0, 0, 0, 0x40, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0};
-    static const struct { const char *name; resin_dtype dtype; int count; double values[8]; } rows[] = {
+        0x00, 0x3c, 0x00, 0xc0, 0xff, 0x7b, 0x01, 0x00, 0x00, 0x80, 0x00, 0x7c, 0x00, 0x7e, 0xff,
+        0x03, 0x80, 0x3f, 0x20, 0xc1, 0xff, 0x7f, 0x00, 0x80, 0xff, 0xff, 0x00, 0x02, 0xff, 0xff,
+        0xff, 0xff, 1,    0,    0,    0,    0,    0,    0,    0x40, 1,    0,    0,    0,    0,
+        0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0x80, 0};
+    static const struct {
+        const char *name;
+        resin_dtype dtype;
+        int count;
+        double values[8];
+    } rows[] = {
         {"h", RESIN_FLOAT32, 8, {1, -2, 65504, 0x1p-24, -0.0, INFINITY, NAN, 1023 * 0x1p-24}},
         {"b", RESIN_FLOAT32, 2, {1, -10}},
         {"i", RESIN_INT32, 2, {-1, 127}},
@@ -272,8 +280,9 @@ static void conversions(void **state) {
 
 /* ---- Refusing -------------------------------------------------------------------------------- */
 
-#define TENSOR(name, dtype, shape, begin, end) \
-    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":[" shape "],\"data_offsets\":[" #begin "," #end "]}"
+#define TENSOR(name, dtype, shape, begin, end)                                                     \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":[" shape "],"                                 \
+    "\"data_offsets\":[" #begin "," #end "]}"
 
 static void layout(void **state) {
     io_state *test = *state;
@@ -292,23 +301,27 @@ static void layout(void **state) {
                    "overlap");
     expect_refused(test, "{" TENSOR("a", "U8", "2", 0, 2) "," TENSOR("a", "U8", "2", 2, 4) "}", 4,
                    "twice the name 'a'");
-    expect_refused(test, "{" TENSOR("a", "U8", "2", 0, 2) "," TENSOR("\\u0061", "U8", "2", 2, 4) "}", 4,
+    expect_refused(test,
+                   "{" TENSOR("a", "U8", "2", 0, 2) "," TENSOR("\\u0061", "U8", "2", 2, 4) "}", 4,
                    "twice the name 'a'");
     expect_refused(test, "{" TENSOR("a", "U8", "4", 0, 5) "}", 4, "offsets of tensor 'a'");
     expect_refused(test, "{" TENSOR("a", "U8", "4", 4, 0) "}", 4, "offsets of tensor 'a'");
     expect_refused(test, "{" TENSOR("a", "U8", "5", 0, 4) "}", 4, "do not fit together");
     expect_refused(test, "{" TENSOR("a", "F32", "4", 0, 4) "}", 4, "do not fit together");
     expect_refused(test, "{" TENSOR("a", "F32", "4611686018427387904,4", 0, 4) "}", 4, "too large");
-    expect_refused(test, "{" TENSOR("a", "U8", "9223372036854775807,9223372036854775807", 0, 4) "}", 4,
-                   "too large");
+    expect_refused(test, "{" TENSOR("a", "U8", "9223372036854775807,9223372036854775807", 0, 4) "}",
+                   4, "too large");
     expect_refused(test, "{" TENSOR("a", "U8", "9223372036854775808", 0, 4) "}", 4, "64 bits");
-    expect_refused(test, "{" TENSOR("a", "U8", "1,1,1,1,1,1,1,1,4", 0, 4) "}", 4, "more than 8 axes");
+    expect_refused(test, "{" TENSOR("a", "U8", "1,1,1,1,1,1,1,1,4", 0, 4) "}", 4,
+                   "more than 8 axes");
     expect_refused(test, "{" TENSOR("a", "U9", "4", 0, 4) "}", 4, "unknown dtype 'U9'");
 }
 
 static void malformed(void **state) {
     io_state *test = *state;
-    static const struct { const char *header, *words; } rows[] = {
+    static const struct {
+        const char *header, *words;
+    } rows[] = {
         {"", "does not start with {"},
         {" {}", "does not start with {"},
         {"[]", "does not start with {"},
@@ -322,7 +335,8 @@ static void malformed(void **state) {
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[0]}}", "are missing in tensor 'a'"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0]}}", "are missing"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0,0]}}", "too many offsets"},
-        {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", "repeated"},
+        {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+         "repeated"},
         {"{\"a\":{\"dtype\":8,\"shape\":[0],\"data_offsets\":[0,0]}}", "expected a string"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[-0],\"data_offsets\":[0,0]}}", "non-negative"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[0.0],\"data_offsets\":[0,0]}}", "whole number"},
@@ -356,8 +370,10 @@ static void malformed(void **state) {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         expect_refused(test, rows[i].header, 0, rows[i].words);
     /* Keys that nobody knows are skipped, as other readers do, and escapes are decoded. */
-    expect_accepted(test, "{\"a\":{\"more\":[{\"x\":[1,-2.5e+3,true,null,\"\\u20ac\"]}],\"dtype\":\"U8\","
-                          "\"shape\":[2],\"data_offsets\":[0,2]}}", 2);
+    expect_accepted(test,
+                    "{\"a\":{\"more\":[{\"x\":[1,-2.5e+3,true,null,\"\\u20ac\"]}],\"dtype\":\"U8\","
+                    "\"shape\":[2],\"data_offsets\":[0,2]}}",
+                    2);
     expect_accepted(test, "{\"__metadata__\":{\"\\ud83d\\ude00\\/\\b\\f\\n\\r\\t\":\"\"}}", 0);
 }
 
@@ -428,7 +444,9 @@ static void refuse_to_write(void **state) {
     resin_tensor *one;
     assert_int_equal(resin_full(c, RESIN_FLOAT32, 0, NULL, 1, &one), RESIN_OK);
     resin_tensor *tensors[2] = {one, one};
-    static const struct { const char *names[2], *keys[2], *values[2], *words; } rows[] = {
+    static const struct {
+        const char *names[2], *keys[2], *values[2], *words;
+    } rows[] = {
         {{"a", "a"}, {"k", "l"}, {"", ""}, "tensor name 'a' is given twice"},
         {{"a", "b"}, {"k", "k"}, {"", ""}, "metadata key 'k' is given twice"},
         {{"a", "__metadata__"}, {"k", "l"}, {"", ""}, "the name of tensor 1 is __metadata__"},
@@ -436,12 +454,14 @@ static void refuse_to_write(void **state) {
         {{"a", "b"}, {"k", "l"}, {"", "\xff"}, "metadata string 1, key or value, is not UTF-8"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        io_expect_error(test, resin_safetensors_write(c, path, rows[i].names, tensors, 2, rows[i].keys,
-                                                      rows[i].values, 2),
+        io_expect_error(test,
+                        resin_safetensors_write(c, path, rows[i].names, tensors, 2, rows[i].keys,
+                                                rows[i].values, 2),
                         RESIN_ERROR_ARGUMENT, rows[i].words);
     const char *name = "a";
-    io_expect_error(test, resin_safetensors_write(c, io_path(test, "no/where"), &name, &one, 1, NULL,
-                                                  NULL, 0), RESIN_ERROR_FILE, "cannot write");
+    io_expect_error(
+        test, resin_safetensors_write(c, io_path(test, "no/where"), &name, &one, 1, NULL, NULL, 0),
+        RESIN_ERROR_FILE, "cannot write");
     io_expect_error(test, resin_safetensors_write(c, test->folder, &name, &one, 1, NULL, NULL, 0),
                     RESIN_ERROR_FILE, "is not a file");
     assert_int_equal(io_file_count(test), 0);
@@ -506,10 +526,14 @@ static void out_of_memory(void **state) {
  * 2^bits. */
 static void from_others(void **state) {
     io_state *test = *state;
-    static const struct { const char *name; resin_dtype dtype; double modulus; } rows[] = {
-        {"B", RESIN_UINT8, 0x1p8},  {"H", RESIN_INT32, 0x1p16}, {"I", RESIN_INT64, 0x1p32},
-        {"b", RESIN_INT32, 0},      {"d", RESIN_FLOAT64, 0},    {"e", RESIN_FLOAT32, 0},
-        {"f", RESIN_FLOAT32, 0},    {"h", RESIN_INT32, 0},      {"i", RESIN_INT32, 0},
+    static const struct {
+        const char *name;
+        resin_dtype dtype;
+        double modulus;
+    } rows[] = {
+        {"B", RESIN_UINT8, 0x1p8}, {"H", RESIN_INT32, 0x1p16}, {"I", RESIN_INT64, 0x1p32},
+        {"b", RESIN_INT32, 0},     {"d", RESIN_FLOAT64, 0},    {"e", RESIN_FLOAT32, 0},
+        {"f", RESIN_FLOAT32, 0},   {"h", RESIN_INT32, 0},      {"i", RESIN_INT32, 0},
     };
     const char *path = io_shared("safetensors/hf-overall.safetensors");
     if (!path) {
@@ -544,10 +568,10 @@ static void from_others(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(round_trip), TEST(aligned), TEST(nothing_to_write), TEST(load_into),
-        TEST(outlives_context), TEST(conversions), TEST(layout), TEST(malformed),
-        TEST(forged_lengths), TEST(damaged), TEST(truncated_later), TEST(refuse_to_write),
-        TEST(disk_full), TEST(out_of_memory), TEST(from_others),
+        TEST(round_trip),       TEST(aligned),       TEST(nothing_to_write), TEST(load_into),
+        TEST(outlives_context), TEST(conversions),   TEST(layout),           TEST(malformed),
+        TEST(forged_lengths),   TEST(damaged),       TEST(truncated_later),  TEST(refuse_to_write),
+        TEST(disk_full),        TEST(out_of_memory), TEST(from_others),
     };
     return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);
 }
