@@ -187,7 +187,7 @@ static void mutate(input *file) {
     case 2: replace(file, at, some, "", 0); break;
     case 3: replace(file, at, 0, copy, some); break;
     case 4: replace(file, at, random_below(2) ? strlen(word) : 0, word, strlen(word)); break;
-    case 5: replace(file, at, 1, "0123456789" + random_below(10), 1); break;
+    case 5: replace(file, at, 1, &"0123456789"[random_below(10)], 1); break;
     default: file->size = at + 1; break;
     }
 }

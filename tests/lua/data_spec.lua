@@ -18,7 +18,7 @@ local function shared(name)
     return file and path
 end
 
--- ---- Files made here -----------------------------------------------------------------------------
+-- ---- Files made here --------------------------------------------------------------------------
 
 local made
 before_each(function() made = {} end)
@@ -56,7 +56,7 @@ local function idx(shape, bytes)
     return table.concat(header) .. bytes
 end
 
--- ---- Data sets -----------------------------------------------------------------------------------
+-- ---- Data sets --------------------------------------------------------------------------------
 
 describe("data.synthetic", function()
     it("gives both sets, or one", function()
@@ -157,7 +157,8 @@ describe("IDX", function()
         assert.equal("9", set.class_names[10])
         set = data.fashion_mnist{folder = place, split = "test"}
         assert.equal("ankle boot", set.class_names[10])
-        raises("train-images-idx3-ubyte (or train-images-idx3-ubyte.gz) is missing", data.mnist, place)
+        raises("train-images-idx3-ubyte (or train-images-idx3-ubyte.gz) is missing", data.mnist,
+            place)
     end)
     it("says what does not fit", function()
         local images, labels = temporary(idx({2, 1, 1}, "ab")), temporary(idx({3}, "\0\1\2"))
@@ -181,7 +182,7 @@ describe("IDX", function()
     end)
 end)
 
--- ---- Batches -------------------------------------------------------------------------------------
+-- ---- Batches ----------------------------------------------------------------------------------
 
 describe("batches", function()
     local set = data.synthetic{split = "train", count = 25}
@@ -259,13 +260,14 @@ describe("batches", function()
 
     it("refuse wrong options", function()
         raises('unknown option "batchsize"', set.batches, set, {batchsize = 3})
-        raises("batch_size must be an integer of at least 1, got 0", set.batches, set, {batch_size = 0})
+        raises("batch_size must be an integer of at least 1, got 0", set.batches, set,
+            {batch_size = 0})
         raises("crop must be an integer of at least 0, got -1", set.batches, set, {crop = -1})
         raises("pad of 0 to 4096 pixels, got 5000", set:batches{crop = 5000})
     end)
 end)
 
--- ---- Files ---------------------------------------------------------------------------------------
+-- ---- Files ------------------------------------------------------------------------------------
 
 describe("npy", function()
     it("keeps what was written", function()
@@ -322,8 +324,8 @@ describe("safetensors", function()
     it("refuses what it cannot write", function()
         local path, x = temporary(), resin.ones(1)
         raises("'x' is no tensor", resin.safetensors_write, path, {{"x", 1}})
-        raises("expected a string as the name of a tensor, got number", resin.safetensors_write, path,
-            {{1, x}})
+        raises("expected a string as the name of a tensor, got number", resin.safetensors_write,
+            path, {{1, x}})
         raises("expected {name, tensor} at position 1", resin.safetensors_write, path, {x = x, 3})
         raises("a value of the metadata, got number", resin.safetensors_write, path, {}, {a = 1})
         raises("holds a zero byte", resin.safetensors_write, path, {{"a\0b", x}})
