@@ -87,11 +87,9 @@ local function by_split(what, split, make)
     return make(split == "test")
 end
 
--- Options of a reader that is called with (folder, split) or with a table of options. `seed` and
--- `count` are taken so that a script can call every reader alike; files have no use for them.
+-- Options of a reader that is called with (folder, split) or with a table of options.
 local function folder_options(what, folder, split, more)
-    local allowed = {folder = check.required, split = check.optional, seed = check.optional,
-        count = check.optional}
+    local allowed = {folder = check.required, split = check.optional}
     for name, default in pairs(more or {}) do allowed[name] = default end
     local given = type(folder) == "table" and folder or {folder = folder, split = split}
     given = check.options(what, given, allowed, "folder")
@@ -110,7 +108,7 @@ local TRAIN_COUNT, TEST_COUNT = 10000, 2000
 -- training and 2,000 for the test; without `split` `count` is for training, the test has a fifth.
 function data.synthetic(options)
     local given = check.options("data.synthetic", options,
-        {split = check.optional, count = check.optional, seed = 1, folder = check.optional})
+        {split = check.optional, count = check.optional, seed = 1})
     local seed = check.integer("data.synthetic", "seed", given.seed, math.mininteger)
     local count = given.count and check.integer("data.synthetic", "count", given.count, 1)
     return by_split("data.synthetic", given.split, function(test)
