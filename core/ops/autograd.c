@@ -197,8 +197,11 @@ static resin_status accumulate_leaf(resin_tensor *leaf, resin_tensor *grad) {
         status = tensor_copy_elements(leaf->grad, grad);
         resin_release(grad);
     } else {
-        leaf->grad = grad;
-        status = make_own(&leaf->grad);
+        status = make_own(&grad);
+        if (status == RESIN_OK)
+            leaf->grad = grad;
+        else
+            resin_release(grad); /* it may be somebody else's: the leaf must not write to it later */
     }
     if (status != RESIN_OK) return status;
     leaf->grad_is_set = true;

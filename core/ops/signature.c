@@ -147,7 +147,8 @@ static resin_status convert(resin_context *context, const char *op,
                           : integral ? (int64_t)given->number : 0;
     *value = (op_value){0};
     if (strcmp(kind, "string") == 0) {
-        if (given->kind != RESIN_VALUE_STRING) return wrong_kind(context, op, attribute);
+        if (given->kind != RESIN_VALUE_STRING || !given->string)
+            return wrong_kind(context, op, attribute);
         snprintf(value->string, sizeof value->string, "%s", given->string);
     } else if (strcmp(kind, "bool") == 0) {
         if (given->kind != RESIN_VALUE_BOOL) return wrong_kind(context, op, attribute);
@@ -158,6 +159,10 @@ static resin_status convert(resin_context *context, const char *op,
         value->number = given->kind == RESIN_VALUE_INT ? (double)given->integer : given->number;
     } else if (strcmp(kind, "ints") == 0 || strcmp(kind, "axes") == 0) {
         if (given->kind == RESIN_VALUE_INTS) {
+            if (given->count < 0 || given->count > RESIN_MAX_INTS)
+                return resin_fail(context, RESIN_ERROR_ARGUMENT,
+                                  "%s: %s takes at most %d integers, got %d", op, attribute->name,
+                                  RESIN_MAX_INTS, given->count);
             value->count = given->count;
             memcpy(value->ints, given->ints, sizeof value->ints);
         } else if (integral) {
