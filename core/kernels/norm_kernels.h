@@ -19,13 +19,16 @@ static inline int64_t norm_block_rows(int64_t channels) {
 }
 
 typedef struct norm_loops {
-    /* Mean and sum of squared deviations (M2) of each channel over a block of rows. */
-    void (*block_statistics)(int64_t rows, int64_t channels, const void *x, void *mean, void *m2);
+    /* Mean and sum of squared deviations (M2) of each channel over a block of rows. The mean is
+     * center + rest: in one number it would lose what deviations far smaller than it need. */
+    void (*block_statistics)(int64_t rows, int64_t channels, const void *x, void *center,
+                             void *rest, void *m2);
     /* (count, mean, m2) of everything before and of one block become those of both together
      * (Chan, Golub, LeVeque: "Updating formulae and a pairwise algorithm for computing sample
      * variances", 1979). count may be 0. */
     void (*merge_statistics)(int64_t channels, double count, double *mean, double *m2,
-                             double block_count, const void *block_mean, const void *block_m2);
+                             double block_count, const void *center, const void *rest,
+                             const void *block_m2);
     /* y = activation(x * scale + shift + shortcut); shortcut may be NULL, y may be x. */
     void (*apply)(int64_t rows, int64_t channels, const void *x, const void *scale,
                   const void *shift, const void *shortcut, norm_activation activation, void *y);

@@ -9,7 +9,8 @@
 /* ---- Statistics ----------------------------------------------------------------------------- */
 
 ALWAYS_INLINE void REAL_NAME(statistics_column)(int64_t rows, int64_t channels, const real *x,
-                                                real *mean, real *m2, int width, int lanes) {
+                                                real *mean, real *off, real *m2, int width,
+                                                int lanes) {
     vreal sum[4] = {{0}}, square[4] = {{0}}, rest[4] = {{0}}, center[4];
     int64_t paired = rows - rows % lanes;
     real inverse = (real)1 / (real)rows;
@@ -41,14 +42,15 @@ ALWAYS_INLINE void REAL_NAME(statistics_column)(int64_t rows, int64_t channels, 
     }
     /* What the first pass's rounding left in the deviations corrects both results. */
     for (int i = 0; i < width; i++) {
-        vreal off = rest[i] * inverse;
-        REAL_NAME(real_store)(mean + i * VECTOR_REALS, center[i] + off);
-        REAL_NAME(real_store)(m2 + i * VECTOR_REALS, square[i] - rest[i] * off);
+        vreal correction = rest[i] * inverse;
+        REAL_NAME(real_store)(mean + i * VECTOR_REALS, center[i]);
+        REAL_NAME(real_store)(off + i * VECTOR_REALS, correction);
+        REAL_NAME(real_store)(m2 + i * VECTOR_REALS, square[i] - rest[i] * correction);
     }
 }
 
 static void REAL_NAME(statistics_channel)(int64_t rows, int64_t channels, const real *x,
-                                          real *mean, real *m2) {
+                                          real *mean, real *off, real *m2) {
     real sum = 0, square = 0, rest = 0, inverse = (real)1 / (real)rows;
     for (int64_t r = 0; r < rows; r++) sum += x[r * channels];
     real center = sum * inverse;
@@ -57,38 +59,39 @@ static void REAL_NAME(statistics_channel)(int64_t rows, int64_t channels, const 
         square += d * d;
         rest += d;
     }
-    *mean = center + rest * inverse;
-    *m2 = square - rest * rest * inverse;
+    *mean = center;
+    *off = rest * inverse;
+    *m2 = square - rest * *off;
 }
 
 static void REAL_NAME(block_statistics)(int64_t rows, int64_t channels, const void *x_,
-                                        void *mean_, void *m2_) {
+                                        void *center_, void *rest_, void *m2_) {
     const real *x = x_;
-    real *mean = mean_, *m2 = m2_;
+    real *mean = center_, *off = rest_, *m2 = m2_;
     int64_t c = 0;
     for (; c + 4 * VECTOR_REALS <= channels; c += 4 * VECTOR_REALS)
-        REAL_NAME(statistics_column)(rows, channels, x + c, mean + c, m2 + c, 4, 1);
+        REAL_NAME(statistics_column)(rows, channels, x + c, mean + c, off + c, m2 + c, 4, 1);
     if (c + 2 * VECTOR_REALS <= channels) {
-        REAL_NAME(statistics_column)(rows, channels, x + c, mean + c, m2 + c, 2, 2);
+        REAL_NAME(statistics_column)(rows, channels, x + c, mean + c, off + c, m2 + c, 2, 2);
         c += 2 * VECTOR_REALS;
     }
     while (channels >= VECTOR_REALS && c < channels) {
         if (c + VECTOR_REALS > channels) c = channels - VECTOR_REALS;
-        REAL_NAME(statistics_column)(rows, channels, x + c, mean + c, m2 + c, 1, 4);
+        REAL_NAME(statistics_column)(rows, channels, x + c, mean + c, off + c, m2 + c, 1, 4);
         c += VECTOR_REALS;
     }
     for (; c < channels; c++)
-        REAL_NAME(statistics_channel)(rows, channels, x + c, mean + c, m2 + c);
+        REAL_NAME(statistics_channel)(rows, channels, x + c, mean + c, off + c, m2 + c);
 }
 
 static void REAL_NAME(merge_statistics)(int64_t channels, double count, double *mean, double *m2,
-                                        double block_count, const void *block_mean_,
-                                        const void *block_m2_) {
-    const real *block_mean = block_mean_, *block_m2 = block_m2_;
+                                        double block_count, const void *center_,
+                                        const void *rest_, const void *block_m2_) {
+    const real *center = center_, *rest = rest_, *block_m2 = block_m2_;
     double share = block_count / (count + block_count), weight = count * share;
 #pragma omp simd
     for (int64_t c = 0; c < channels; c++) {
-        double delta = (double)block_mean[c] - mean[c];
+        double delta = (double)center[c] - mean[c] + (double)rest[c];
         mean[c] += delta * share;
         m2[c] += (double)block_m2[c] + delta * delta * weight;
     }

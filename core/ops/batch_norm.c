@@ -123,8 +123,8 @@ typedef struct norm_pass {
     const char *x, *y, *dy, *shortcut; /* NULL where there is none */
     char *out, *dshortcut;
     const void *mean, *a, *b, *c; /* by channel, of the element type */
-    double *sums;                 /* by piece: two rows of channels */
-    char *scratch;                /* by worker: two rows of channels, of the element type */
+    double *sums;                 /* by piece: two rows of channels, behind them one of zeros */
+    char *scratch;                /* by worker: three rows of channels, of the element type */
     int64_t pieces;
 } norm_pass;
 
@@ -148,11 +148,12 @@ static resin_status pass_allocate(norm_pass *pass, int vectors, void **block, ch
     size_t row = (size_t)norm->channels * sizeof(double);
     size_t workers = (size_t)resin_workers(context), lines;
     pass->pieces = piece_count(norm);
-    lines = 2 * (size_t)pass->pieces + 2 * workers + (size_t)vectors;
+    lines = 2 * (size_t)pass->pieces + 1 + 3 * workers + (size_t)vectors;
     RESIN_TRY(resin_allocate(context, lines * row, block));
     pass->sums = *block;
-    pass->scratch = (char *)*block + 2 * (size_t)pass->pieces * row;
-    *vector = pass->scratch + 2 * workers * row;
+    memset(pass->sums + 2 * pass->pieces * norm->channels, 0, row);
+    pass->scratch = (char *)*block + (2 * (size_t)pass->pieces + 1) * row;
+    *vector = pass->scratch + 3 * workers * row;
     return RESIN_OK;
 }
 
@@ -163,16 +164,17 @@ static void statistics_piece(void *argument, int64_t piece, int worker) {
     const batch_norm *norm = pass->norm;
     int64_t first, last, channels = norm->channels, block = norm_block_rows(channels);
     double *mean = pass->sums + 2 * piece * channels, *m2 = mean + channels;
-    char *block_mean = pass->scratch + 2 * (size_t)(worker * channels) * sizeof(double);
-    char *block_m2 = block_mean + (size_t)channels * sizeof(double);
+    char *center = pass->scratch + 3 * (size_t)(worker * channels) * sizeof(double);
+    char *rest = center + (size_t)channels * sizeof(double);
+    char *block_m2 = rest + (size_t)channels * sizeof(double);
     resin_piece_bounds(norm->rows, pass->pieces, piece, &first, &last);
     memset(mean, 0, 2 * (size_t)channels * sizeof *mean);
     for (int64_t row = first; row < last; row += block) {
         int64_t rows = last - row < block ? last - row : block;
-        norm->loops->block_statistics(rows, channels, row_of(norm, pass->x, row), block_mean,
+        norm->loops->block_statistics(rows, channels, row_of(norm, pass->x, row), center, rest,
                                       block_m2);
         norm->loops->merge_statistics(channels, (double)(row - first), mean, m2, (double)rows,
-                                      block_mean, block_m2);
+                                      center, rest, block_m2);
     }
 }
 
@@ -181,12 +183,13 @@ static void batch_statistics(norm_pass *pass) {
     const batch_norm *norm = pass->norm;
     const norm_loops *merge = &resin_kernels()->norm.of[RESIN_FLOAT64];
     int64_t first, last, channels = norm->channels;
+    const double *zeros = pass->sums + 2 * pass->pieces * channels;
     resin_parallel(norm->call->context, pass->pieces, statistics_piece, pass);
     for (int64_t piece = 1; piece < pass->pieces; piece++) {
         const double *mean = pass->sums + 2 * piece * channels;
         resin_piece_bounds(norm->rows, pass->pieces, piece, &first, &last);
         merge->merge_statistics(channels, (double)first, pass->sums, pass->sums + channels,
-                                (double)(last - first), mean, mean + channels);
+                                (double)(last - first), mean, zeros, mean + channels);
     }
 }
 
@@ -307,7 +310,7 @@ static void sums_piece(void *argument, int64_t piece, int worker) {
     const batch_norm *norm = pass->norm;
     int64_t first, last, channels = norm->channels, block = norm_block_rows(channels);
     double *sum_g = pass->sums + 2 * piece * channels, *sum_gx = sum_g + channels;
-    char *block_g = pass->scratch + 2 * (size_t)(worker * channels) * sizeof(double);
+    char *block_g = pass->scratch + 3 * (size_t)(worker * channels) * sizeof(double);
     char *block_gx = block_g + (size_t)channels * sizeof(double);
     resin_piece_bounds(norm->rows, pass->pieces, piece, &first, &last);
     memset(sum_g, 0, 2 * (size_t)channels * sizeof *sum_g);
