@@ -240,7 +240,8 @@ local function describe(settings, model, train_set, test_set)
     local passes = settings.epochs * (3 * #train_set + #test_set)
     local seconds = measure_image(settings, train_set) / 3 * passes
     print(("the training is %.4g TFLOP and takes about %s here; --image-size, --samples, --width "
-        .. "and --epochs make it smaller"):format(2e-12 * multiply_adds * passes, duration(seconds)))
+        .. "and --epochs make it smaller"):format(2e-12 * multiply_adds * passes,
+            duration(seconds)))
 end
 
 local function curve(history, name, key)
