@@ -50,7 +50,7 @@ VALUE(relu6) {
     return choose(x < constant(0), constant(0), choose(x > constant(6), constant(6), x));
 }
 GRADIENT(relu6) {
-    return choose(x <= constant(0), constant(0), choose(x >= constant(6), constant(0), dy));
+    return choose(x > constant(0), choose(x < constant(6), dy, constant(0)), constant(0));
 }
 VALUE_LOOP(relu6)
 GRADIENT_LOOP(relu6)
@@ -77,19 +77,17 @@ GRADIENT(selu) {
 VALUE_LOOP(selu)
 GRADIENT_LOOP(selu)
 
-/* gelu (Hendrycks, Gimpel: arXiv 1606.08415): x P(x), where P is the normal distribution:
- * P(x) = erfc(-x / sqrt(2)) / 2 and P'(x) = e^(-x x / 2) / sqrt(2 pi). */
-#define HALF_ROOT 0.70710678118654752440
+/* gelu (Hendrycks, Gimpel: arXiv 1606.08415): x P(x), where P is the normal distribution, whose
+ * derivative is e^(-x x / 2) / sqrt(2 pi). */
 #define NORMAL_DENSITY_AT_0 0.39894228040143267794
 VALUE(gelu) {
     x = lane_finite(x);
-    return constant(0.5) * x * lane_erfc(constant(-HALF_ROOT) * x);
+    return x * lane_normal(x);
 }
 GRADIENT(gelu) {
     x = lane_finite(x);
-    lanes probability = constant(0.5) * lane_erfc(constant(-HALF_ROOT) * x);
     lanes density = constant(NORMAL_DENSITY_AT_0) * lane_exp(constant(-0.5) * x * x);
-    return dy * (probability + x * density);
+    return dy * (lane_normal(x) + x * density);
 }
 VALUE_LOOP(gelu)
 GRADIENT_LOOP(gelu)
@@ -103,18 +101,19 @@ static inline lanes NAME(gelu_argument)(lanes x) {
 VALUE(gelu_tanh) { return lane_finite(x) * lane_sigmoid(NAME(gelu_argument)(x)); }
 GRADIENT(gelu_tanh) {
     x = choose(x < constant(-64), constant(-64), choose(x > constant(64), constant(64), x));
-    lanes s = lane_sigmoid(NAME(gelu_argument)(x));
+    lanes u = NAME(gelu_argument)(x), s = lane_sigmoid(u);
     lanes slope = constant(TWICE_ROOT) * (constant(1) + constant(3 * 0.044715) * x * x);
-    return dy * (s + x * s * (constant(1) - s) * slope);
+    return dy * (s + x * slope * (s * lane_sigmoid(-u)));
 }
 VALUE_LOOP(gelu_tanh)
 GRADIENT_LOOP(gelu_tanh)
 
-/* silu, also called swish: x sigmoid(x). */
+/* silu, also called swish: x s with s = sigmoid(x); derivative s (1 + x (1 - s)), and
+ * 1 - s = sigmoid(-x). */
 VALUE(silu) { return lane_finite(x) * lane_sigmoid(x); }
 GRADIENT(silu) {
     lanes s = lane_sigmoid(x);
-    return dy * (s * (constant(1) + lane_finite(x) * (constant(1) - s)));
+    return dy * (s * (constant(1) + lane_finite(x) * lane_sigmoid(-x)));
 }
 VALUE_LOOP(silu)
 GRADIENT_LOOP(silu)

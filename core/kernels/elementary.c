@@ -133,7 +133,7 @@ GRADIENT_LOOP(sqrt)
 
 /* rsqrt: 1 / sqrt x, derivative -y^3 / 2. */
 VALUE(rsqrt) { return constant(1) / lane_sqrt(x); }
-GRADIENT(rsqrt) { return constant(-0.5) * dy * (y * y * y); }
+GRADIENT(rsqrt) { return dy * (constant(-0.5) * y * (y * y)); }
 VALUE_LOOP(rsqrt)
 GRADIENT_LOOP(rsqrt)
 

@@ -35,12 +35,13 @@ static inline double sigmoid_number(double x) {
     double e = exp(-fabs(x));
     return (x < 0 ? e : 1) / (1 + e);
 }
+static inline double normal_number(double x) { return 0.5 * erfc(x * -0.70710678118654752440); }
 #define lane_exp(x) _Generic((x), vfloat: vexp, double: exp)(x)
 #define lane_expm1(x) _Generic((x), vfloat: vexpm1, double: expm1)(x)
 #define lane_log(x) _Generic((x), vfloat: vlog, double: log)(x)
 #define lane_log1p(x) _Generic((x), vfloat: vlog1p, double: log1p)(x)
 #define lane_tanh(x) _Generic((x), vfloat: vtanh, double: tanh)(x)
-#define lane_erfc(x) _Generic((x), vfloat: verfc, double: erfc)(x)
+#define lane_normal(x) _Generic((x), vfloat: vnormal, double: normal_number)(x)
 #define lane_abs(x) _Generic((x), vfloat: vabs, double: fabs)(x)
 #define lane_sigmoid(x) _Generic((x), vfloat: vsigmoid, double: sigmoid_number)(x)
 

@@ -10,7 +10,7 @@ local kinds = {
     linear = function(x) return x end,
     relu = function(x) return core.relu(x) end,
     relu6 = function(x) return core.relu6(x) end,
-    leaky_relu = function(x, alpha) return core.leaky_relu(x, { alpha = alpha or 0.01 }) end,
+    leaky_relu = function(x, alpha) return core.leaky_relu(x, { slope = alpha or 0.01 }) end,
     elu = function(x, alpha) return core.elu(x, { alpha = alpha or 1 }) end,
     selu = function(x) return core.selu(x) end,
     gelu = function(x) return core.gelu(x) end,
@@ -39,6 +39,17 @@ function activations.find(what, activation)
     table.sort(names)
     check.fail('%s: unknown activation "%s"; there are %s', what, tostring(activation),
         table.concat(names, ", "))
+end
+
+local releases = {}
+for _, f in pairs(kinds) do releases[f] = true end
+
+--- f(y), or y without f. y is released; a user's function may have kept it.
+function activations.finish(f, y)
+    if not f then return y end
+    local result = f(y)
+    if releases[f] then y:release() end
+    return result
 end
 
 --- nn.activation{kind}: "relu", "elu", "softmax" ... (over the last axis), or a function of a

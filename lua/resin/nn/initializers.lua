@@ -41,7 +41,7 @@ local function truncated(shape, dtype)
         if core.sum(core.cast(beyond, { dtype = "float32" })):item() == 0 then return values end
         values = core.where(beyond, core.normal(shape, 0, 1, dtype), values)
     end
-    return core.clamp(values, { low = -2, high = 2 })
+    return core.clamp(values, { min = -2, max = 2 })
 end
 
 --- {"truncated_normal", mean = 0, deviation = 0.05}: nothing beyond two deviations.
