@@ -63,15 +63,23 @@ static resin_status open_compressed(resin_reader *reader) {
 #endif
 }
 
+/* O_NONBLOCK: opening a named pipe must not wait for somebody who writes. */
 static resin_status open_regular(resin_reader *reader) {
     struct stat facts;
-    reader->stream = fopen(reader->path, "rb");
-    if (!reader->stream || fstat(fileno(reader->stream), &facts) != 0)
-        return resin_fail(reader->context, RESIN_ERROR_FILE, "cannot open %s: %s",
-                          resin_path_shown(reader->path), strerror(errno));
-    if (!S_ISREG(facts.st_mode))
+    int file = open(reader->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (file >= 0 && fstat(file, &facts) == 0 && !S_ISREG(facts.st_mode)) {
+        close(file);
         return resin_fail(reader->context, RESIN_ERROR_FILE, "%s: is not a file",
                           resin_path_shown(reader->path));
+    }
+    if (file >= 0) reader->stream = fdopen(file, "rb");
+    if (!reader->stream) {
+        resin_status status =
+            resin_fail(reader->context, RESIN_ERROR_FILE, "cannot open %s: %s",
+                       resin_path_shown(reader->path), strerror(errno));
+        if (file >= 0) close(file);
+        return status;
+    }
     reader->left = (uint64_t)facts.st_size;
     return RESIN_OK;
 }

@@ -22,19 +22,7 @@ static const struct stored_row {
     [STORED_BOOL] = {1, RESIN_UINT8},
 };
 
-size_t stored_size(stored_type type) { return rows[type].size; }
-
 resin_dtype stored_dtype(stored_type type) { return rows[type].dtype; }
-
-stored_type stored_of_dtype(resin_dtype dtype) {
-    switch (dtype) {
-    case RESIN_FLOAT64: return STORED_F64;
-    case RESIN_INT32: return STORED_I32;
-    case RESIN_INT64: return STORED_I64;
-    case RESIN_UINT8: return STORED_U8;
-    default: return STORED_F32;
-    }
-}
 
 static bool host_is_big_endian(void) {
     const uint16_t one = 1;

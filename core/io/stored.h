@@ -14,10 +14,8 @@ typedef enum stored_type {
     STORED_U8, STORED_U16, STORED_U32, STORED_U64, STORED_BOOL, STORED_TYPE_COUNT
 } stored_type;
 
-size_t stored_size(stored_type type);
+/* What it becomes. */
 resin_dtype stored_dtype(stored_type type);
-/* The type in which a tensor's dtype is written as it is. */
-stored_type stored_of_dtype(resin_dtype dtype);
 
 /* Reads `count` numbers from the file into `data`, an array of stored_dtype(type). */
 resin_status stored_read(resin_reader *reader, stored_type type, bool big_endian, int64_t count,

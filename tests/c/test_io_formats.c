@@ -87,6 +87,9 @@ static void idx_refused(void **state) {
                         rows[row].words);
     }
     assert_true(resin_memory(test->context).peak < 1 << 20);
+    assert_int_equal(mkfifo(io_path(test, "pipe"), 0600), 0);
+    io_expect_error(test, resin_idx_read(test->context, io_path(test, "pipe"), &tensor),
+                    RESIN_ERROR_FILE, "is not a file");
     io_write(path, idx_images, sizeof idx_images);
     io_damage(test, path, idx_reader);
     io_expect_error(test, resin_idx_read(test->context, io_path(test, "none"), &tensor),
