@@ -131,6 +131,8 @@ describe("bench.lua", function()
             "tutorial-resnext", "resnet18", "resnet50", "resnext50", "vgg16"} do
             assert.is_truthy(output:find(name, 1, true), name)
         end
+        assert.is_truthy(output:find("36.21 billion multiply-adds", 1, true)) -- tutorial-resnet
+        assert.is_truthy(output:find("1.81 billion multiply-adds", 1, true))  -- resnet18
     end)
 
     it("prints one line of JSON", function()
