@@ -1,6 +1,8 @@
 /* io_files.c: see io_files.h. */
 #include "tests/c/io_files.h"
 
+#include "core/base/memory.h"
+
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,4 +113,16 @@ void io_damage(const io_state *state, const char *path, io_reader read) {
         }
     free(bytes);
     assert_int_equal(resin_memory(state->context).held, 0);
+}
+
+void io_starve(const io_state *state, const char *path, io_reader read) {
+    resin_status status = RESIN_ERROR_MEMORY;
+    for (long allowed = 0; status != RESIN_OK; allowed++) {
+        assert_true(allowed < 100);
+        resin_arena_fail_after(state->context, allowed);
+        status = read(state->context, path);
+        resin_arena_fail_after(state->context, -1);
+        if (status != RESIN_OK) assert_int_equal(status, RESIN_ERROR_MEMORY);
+        assert_int_equal(resin_memory(state->context).held, 0);
+    }
 }

@@ -43,5 +43,8 @@ typedef resin_status (*io_reader)(resin_context *context, const char *path);
 /* Every shorter version of the file must be an error, and so must a longer one; no version with one
  * byte changed may crash. */
 void io_damage(const io_state *state, const char *path, io_reader read);
+/* With the first, second, third ... allocation failing until it has enough, the reader must give
+ * RESIN_ERROR_MEMORY and keep nothing. */
+void io_starve(const io_state *state, const char *path, io_reader read);
 
 #endif

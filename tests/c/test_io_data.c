@@ -313,6 +313,24 @@ static void epoch_order(void **state) {
                     RESIN_ERROR_ARGUMENT, "got -1");
 }
 
+static resin_status make_and_gather(resin_context *context, const char *path) {
+    (void)path;
+    resin_tensor *images = NULL, *labels = NULL, *batch = NULL, *numbers = NULL;
+    const int64_t records[2] = {1, 0};
+    resin_batch_settings settings = plain_settings();
+    resin_status status = resin_synthetic_images(context, 1, false, 2, &images, &labels);
+    if (status == RESIN_OK)
+        status = resin_image_batch(context, images, records, 2, &settings, &batch);
+    if (status == RESIN_OK) status = resin_label_batch(context, labels, records, 2, &numbers);
+    resin_release(images);
+    resin_release(labels);
+    resin_release(batch);
+    resin_release(numbers);
+    return status;
+}
+
+static void out_of_memory(void **state) { io_starve(*state, NULL, make_and_gather); }
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, io_setup, io_teardown)
 
 int main(void) {
@@ -320,7 +338,7 @@ int main(void) {
         TEST(synthetic_is_fixed), TEST(synthetic_continues), TEST(class_names),
         TEST(random_images),      TEST(statistics),          TEST(batch_without_changes),
         TEST(crop_and_flip),      TEST(batch_is_keyed),      TEST(batch_refused),
-        TEST(epoch_order),
+        TEST(epoch_order),        TEST(out_of_memory),
     };
     return cmocka_run_group_tests_name("data", tests, NULL, NULL);
 }

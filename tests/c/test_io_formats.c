@@ -498,6 +498,30 @@ static void npy_from_numpy(void **state) {
                     RESIN_ERROR_FILE, "unzipped");
 }
 
+/* ---- Memory ---------------------------------------------------------------------------------- */
+
+static resin_status cifar_reader(resin_context *context, const char *folder) {
+    resin_tensor *images = NULL, *labels = NULL;
+    resin_status status = resin_cifar10_read(context, folder, false, &images, &labels);
+    resin_release(images);
+    resin_release(labels);
+    return status;
+}
+
+static void out_of_memory(void **state) {
+    io_state *test = *state;
+    const char *path = io_path(test, "numbers");
+    io_write(path, idx_images, sizeof idx_images);
+    io_starve(test, path, idx_reader);
+    resin_tensor *tensor;
+    static const char columns[] = "{'descr': '<f4', 'fortran_order': True, 'shape': (1, 1), }";
+    assert_int_equal(read_npy(test, 1, columns, "\0\0\0", 4, &tensor), RESIN_OK);
+    resin_release(tensor);
+    io_starve(test, io_path(test, "array.npy"), npy_reader);
+    write_train_files(test);
+    io_starve(test, test->folder, cifar_reader);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, io_setup, io_teardown)
 
 int main(void) {
@@ -505,7 +529,7 @@ int main(void) {
         TEST(idx_types),      TEST(idx_refused),       TEST(idx_gzipped),      TEST(fashion_mnist),
         TEST(cifar10),        TEST(cifar10_subfolder), TEST(cifar100),         TEST(cifar_damaged),
         TEST(npy_round_trip), TEST(npy_types),         TEST(npy_column_order), TEST(npy_refused),
-        TEST(npy_from_numpy),
+        TEST(npy_from_numpy), TEST(out_of_memory),
     };
     return cmocka_run_group_tests_name("formats", tests, NULL, NULL);
 }

@@ -509,15 +509,7 @@ static void out_of_memory(void **state) {
         assert_int_equal(io_file_count(test), status == RESIN_OK ? 1 : 0);
     }
     release_samples(tensors);
-    status = RESIN_ERROR_MEMORY;
-    for (long allowed = 0; status != RESIN_OK; allowed++) {
-        assert_true(allowed < 100);
-        resin_arena_fail_after(test->context, allowed);
-        status = read_everything(test->context, path);
-        resin_arena_fail_after(test->context, -1);
-        assert_true(status == RESIN_OK || status == RESIN_ERROR_MEMORY);
-        assert_int_equal(resin_memory(test->context).held, 0);
-    }
+    io_starve(test, path, read_everything);
 }
 
 /* ---- Files of others ------------------------------------------------------------------------- */
