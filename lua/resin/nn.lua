@@ -38,7 +38,7 @@ local nn = {
     initializers = require "resin.nn.initializers",
 }
 
-for _, subject in ipairs { "activations", "conv", "dense", "func", "merge", "norm", "pool" } do
+for _, subject in ipairs{"activations", "conv", "dense", "func", "merge", "norm", "pool"} do
     for name, class in pairs(require("resin.nn." .. subject).layers) do nn[name] = class end
 end
 

@@ -8,7 +8,7 @@
 --- torchvision.lua  resnet18 ... resnet152, resnext50, vgg16
 local models = {}
 
-for _, file in ipairs { "cifar", "tutorial", "class_style", "torchvision" } do
+for _, file in ipairs{"cifar", "tutorial", "class_style", "torchvision"} do
     for name, make in pairs(require("resin.models." .. file)) do models[name] = make end
 end
 
@@ -16,29 +16,29 @@ end
 --- side of the (colour) images and the number of classes, as the reference networks have them.
 models.bench = {
     resnet20 = {
-        make = function() return models.cifar_resnet { depth = 20 } end,
+        make = function() return models.cifar_resnet{depth = 20} end,
         batch = 128, side = 32, classes = 10,
     },
     resnet56 = {
-        make = function() return models.cifar_resnet { depth = 56 } end,
+        make = function() return models.cifar_resnet{depth = 56} end,
         batch = 128, side = 32, classes = 10,
     },
     ["cifar14-w64"] = {
-        make = function() return models.cifar_resnet { depth = 14, width = 64 } end,
+        make = function() return models.cifar_resnet{depth = 14, width = 64} end,
         batch = 64, side = 32, classes = 10,
     },
     ["tutorial-resnet"] = {
-        make = function() return models.tutorial_resnet { softmax = false } end,
+        make = function() return models.tutorial_resnet{softmax = false} end,
         batch = 2, side = 224, classes = 10,
     },
     ["tutorial-resnext"] = {
-        make = function() return models.tutorial_resnext { softmax = false } end,
+        make = function() return models.tutorial_resnext{softmax = false} end,
         batch = 32, side = 32, classes = 10,
     },
-    resnet18 = { make = models.resnet18, batch = 16, side = 224, classes = 1000 },
-    resnet50 = { make = models.resnet50, batch = 8, side = 224, classes = 1000 },
-    resnext50 = { make = models.resnext50, batch = 8, side = 224, classes = 1000 },
-    vgg16 = { make = models.vgg16, batch = 4, side = 224, classes = 1000 },
+    resnet18 = {make = models.resnet18, batch = 16, side = 224, classes = 1000},
+    resnet50 = {make = models.resnet50, batch = 8, side = 224, classes = 1000},
+    resnext50 = {make = models.resnext50, batch = 8, side = 224, classes = 1000},
+    vgg16 = {make = models.vgg16, batch = 4, side = 224, classes = 1000},
 }
 
 return models

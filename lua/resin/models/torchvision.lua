@@ -5,17 +5,17 @@ local nn = require "resin.nn"
 
 local torchvision = {}
 
-local DEFAULTS = { classes = 1000, input = { 224, 224, 3 } }
+local DEFAULTS = {classes = 1000, input = {224, 224, 3}}
 
 ---- ResNet and ResNeXt -------------------------------------------------------------------------
 
 -- Convolution without bias and batch norm, e.g. layer1.0.conv1 and layer1.0.bn1.
 local function conv_norm(x, conv_name, norm_name, filters, kernel, stride, groups)
-    local y = nn.conv2d {
+    local y = nn.conv2d{
         filters, kernel = kernel, stride = stride, padding = kernel // 2, groups = groups or 1,
         bias = false, initializer = "kaiming_normal_fan_out", name = conv_name,
     }(x)
-    return nn.batch_norm { rule = "pytorch", name = norm_name }(y)
+    return nn.batch_norm{rule = "pytorch", name = norm_name}(y)
 end
 
 local function shortcut(x, name, filters, stride)
@@ -43,7 +43,7 @@ local function resnet(what, block, units, groups, group_width)
         options = check.options(what, options, DEFAULTS)
         local x = nn.input(options.input)
         local y = nn.relu(conv_norm(x, "conv1", "bn1", 64, 7, 2))
-        y = nn.max_pool2d { kernel = 3, stride = 2, padding = 1 }(y)
+        y = nn.max_pool2d{kernel = 3, stride = 2, padding = 1}(y)
         for stage, count in ipairs(units) do
             for unit = 1, count do
                 local name = ("layer%d.%d"):format(stage, unit - 1)
@@ -52,44 +52,44 @@ local function resnet(what, block, units, groups, group_width)
             end
         end
         y = nn.global_avg_pool(y)
-        return nn.model(x, nn.dense { options.classes, initializer = "pytorch", name = "fc" }(y))
+        return nn.model(x, nn.dense{options.classes, initializer = "pytorch", name = "fc"}(y))
     end
 end
 
-torchvision.resnet18 = resnet("resnet18", basic_block, { 2, 2, 2, 2 })
-torchvision.resnet34 = resnet("resnet34", basic_block, { 3, 4, 6, 3 })
-torchvision.resnet50 = resnet("resnet50", bottleneck, { 3, 4, 6, 3 })
-torchvision.resnet101 = resnet("resnet101", bottleneck, { 3, 4, 23, 3 })
-torchvision.resnet152 = resnet("resnet152", bottleneck, { 3, 8, 36, 3 })
+torchvision.resnet18 = resnet("resnet18", basic_block, {2, 2, 2, 2})
+torchvision.resnet34 = resnet("resnet34", basic_block, {3, 4, 6, 3})
+torchvision.resnet50 = resnet("resnet50", bottleneck, {3, 4, 6, 3})
+torchvision.resnet101 = resnet("resnet101", bottleneck, {3, 4, 23, 3})
+torchvision.resnet152 = resnet("resnet152", bottleneck, {3, 8, 36, 3})
 --- ResNeXt-50 32x4d.
-torchvision.resnext50 = resnet("resnext50", bottleneck, { 3, 4, 6, 3 }, 32, 4)
+torchvision.resnext50 = resnet("resnext50", bottleneck, {3, 4, 6, 3}, 32, 4)
 
 ---- VGG ----------------------------------------------------------------------------------------
 
-local VGG16 = { { 64, 2 }, { 128, 2 }, { 256, 3 }, { 512, 3 }, { 512, 3 } }
+local VGG16 = {{64, 2}, {128, 2}, {256, 3}, {512, 3}, {512, 3}}
 
 --- vgg16{dropout = 0.5, ...}: groups of 3x3 convolutions and max-pooling, then dense layers. Images
 --- have sides of 32 or more; 224 makes the 7 x 7 x 512 that the dense layers' known weights expect.
 function torchvision.vgg16(options)
     options = check.options("vgg16", options,
-        { classes = 1000, input = { 224, 224, 3 }, dropout = 0.5 })
+        {classes = 1000, input = {224, 224, 3}, dropout = 0.5})
     local x = nn.input(options.input)
     local y, index = x, 0
     for _, group in ipairs(VGG16) do
         for _ = 1, group[2] do
-            y = nn.conv2d {
+            y = nn.conv2d{
                 group[1], kernel = 3, padding = 1, activation = "relu",
                 initializer = "kaiming_normal_fan_out", name = "features." .. index,
             }(y)
             index = index + 2 -- torchvision counts the activation, too
         end
-        y = nn.max_pool2d { kernel = 2, stride = 2 }(y)
+        y = nn.max_pool2d{kernel = 2, stride = 2}(y)
         index = index + 1
     end
     y = nn.flatten(y)
     local function dense(position, units, activation)
-        return nn.dense {
-            units, activation = activation, initializer = { "normal", deviation = 0.01 },
+        return nn.dense{
+            units, activation = activation, initializer = {"normal", deviation = 0.01},
             name = "classifier." .. position,
         }
     end

@@ -10,16 +10,16 @@ local kinds = {
     linear = function(x) return x end,
     relu = function(x) return core.relu(x) end,
     relu6 = function(x) return core.relu6(x) end,
-    leaky_relu = function(x, alpha) return core.leaky_relu(x, { slope = alpha or 0.01 }) end,
-    elu = function(x, alpha) return core.elu(x, { alpha = alpha or 1 }) end,
+    leaky_relu = function(x, alpha) return core.leaky_relu(x, {slope = alpha or 0.01}) end,
+    elu = function(x, alpha) return core.elu(x, {alpha = alpha or 1}) end,
     selu = function(x) return core.selu(x) end,
     gelu = function(x) return core.gelu(x) end,
     silu = function(x) return core.silu(x) end,
     sigmoid = function(x) return core.sigmoid(x) end,
     tanh = function(x) return core.tanh(x) end,
     softplus = function(x) return core.softplus(x) end,
-    softmax = function(x) return core.softmax(x, { axis = -1 }) end,
-    log_softmax = function(x) return core.log_softmax(x, { axis = -1 }) end,
+    softmax = function(x) return core.softmax(x, {axis = -1}) end,
+    log_softmax = function(x) return core.log_softmax(x, {axis = -1}) end,
 }
 kinds.swish = kinds.silu
 
@@ -55,7 +55,7 @@ end
 --- nn.activation{kind}: "relu", "elu", "softmax" ... (over the last axis), or a function of a
 --- tensor. alpha: of elu (1) and leaky_relu (0.01).
 local Activation = layer.class("Activation")
-Activation.options = { kind = check.required, alpha = check.optional }
+Activation.options = {kind = check.required, alpha = check.optional}
 Activation.first_option = "kind"
 
 function Activation:init(options)
@@ -78,7 +78,7 @@ local function named(class_name, kind)
     class.kind = kind
     class.options = {}
     if kind == "elu" or kind == "leaky_relu" then
-        class.options, class.first_option = { alpha = check.optional }, "alpha"
+        class.options, class.first_option = {alpha = check.optional}, "alpha"
     end
     return class
 end

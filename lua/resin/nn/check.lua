@@ -2,8 +2,8 @@
 local check = {}
 
 --- Stands for the default of an option that must be given, and of one that may be nil.
-check.required = setmetatable({}, { __tostring = function() return "required" end })
-check.optional = setmetatable({}, { __tostring = function() return "optional" end })
+check.required = setmetatable({}, {__tostring = function() return "required" end})
+check.optional = setmetatable({}, {__tostring = function() return "optional" end})
 
 -- Source names of this library's files start with this ("@/usr/share/lua/5.4/resin/").
 local library = debug.getinfo(1, "S").source:match("^(.*)nn[/\\][^/\\]*$")
@@ -34,8 +34,9 @@ end
 function check.again(name, caught)
     if type(caught) ~= "string" or caught == last_failure then error(caught, 0) end
     -- Where inside this library an op was called does not help anybody.
-    caught = caught:gsub("^%S*resin[/\\]nn[/\\][%w_]+%.lua:%d+: ", "", 1)
-    last_failure = position() .. name .. ": " .. caught
+    caught = caught:gsub("^%S*resin[/\\]nn[/\\][%w_]+%.lua:%d+: ", "")
+    local place, message = caught:match("^(%S+:%d+: )(.*)$")
+    last_failure = (place or position()) .. name .. ": " .. (message or caught)
     error(last_failure, 0)
 end
 
@@ -46,10 +47,10 @@ local function names(allowed)
     return table.concat(list, ", ")
 end
 
---- The options of `what` with defaults filled in. `given`: nil, a table, or one bare value, which is
---- option `first`, as is given[1]. `allowed`: name -> default. Unknown names are errors.
+--- The options of `what` with defaults filled in. `given`: nil, a table, or one bare value, which
+--- is option `first`, as is given[1]. `allowed`: name -> default. Unknown names are errors.
 function check.options(what, given, allowed, first)
-    if type(given) ~= "table" or getmetatable(given) then given = { given } end
+    if type(given) ~= "table" or getmetatable(given) then given = {given} end
     local options = {}
     for name, value in pairs(given) do
         if name == 1 and first then name = first end
@@ -85,14 +86,16 @@ end
 
 --- A number, or a list of two, as {height, width}.
 function check.pair(what, name, value, least)
-    local pair = type(value) == "table" and value or { value, value }
-    if #pair ~= 2 or not check.is_integer(pair[1], least) or not check.is_integer(pair[2], least) then
+    local pair = type(value) == "table" and value or {value, value}
+    local valid = #pair == 2 and check.is_integer(pair[1], least)
+        and check.is_integer(pair[2], least)
+    if not valid then
         local text = type(value) == "table" and "{" .. table.concat(value, ", ") .. "}"
             or tostring(value)
         check.fail("%s: %s must be an integer of at least %d or a list of two, got %s", what, name,
             least, text)
     end
-    return { math.tointeger(pair[1]), math.tointeger(pair[2]) }
+    return {math.tointeger(pair[1]), math.tointeger(pair[2])}
 end
 
 return check

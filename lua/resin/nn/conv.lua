@@ -9,19 +9,19 @@ local conv = {}
 
 ---- Padding and sizes --------------------------------------------------------------------------
 
---- The padding option of convolutions and pools: "valid", "same" (SEMANTICS: out = ceil(in / s), the
---- odd row goes to the bottom and right), an integer, {height, width} or {top, bottom, left, right}.
---- Returns the four numbers, and whether it is "same".
+--- The padding option of convolutions and pools: "valid", "same" (SEMANTICS: out = ceil(in / s),
+--- the odd row goes to the bottom and right), an integer, {height, width} or {top, bottom, left,
+--- right}. Returns the four numbers, and whether it is "same".
 function conv.padding(what, padding)
-    if padding == "valid" then return { 0, 0, 0, 0 }, false end
-    if padding == "same" then return { 0, 0, 0, 0 }, true end
-    local list = type(padding) == "table" and padding or { padding }
+    if padding == "valid" then return {0, 0, 0, 0}, false end
+    if padding == "same" then return {0, 0, 0, 0}, true end
+    local list = type(padding) == "table" and padding or {padding}
     for _, value in ipairs(list) do
         if not check.is_integer(value, 0) then list = {} end
     end
-    if #list == 1 then return { list[1], list[1], list[1], list[1] }, false end
-    if #list == 2 then return { list[1], list[1], list[2], list[2] }, false end
-    if #list == 4 then return { list[1], list[2], list[3], list[4] }, false end
+    if #list == 1 then return {list[1], list[1], list[1], list[1]}, false end
+    if #list == 2 then return {list[1], list[1], list[2], list[2]}, false end
+    if #list == 4 then return {list[1], list[2], list[3], list[4]}, false end
     check.fail('%s: padding must be "valid", "same" or 1, 2 or 4 integers of at least 0, got %s',
         what, tostring(padding))
 end
@@ -33,8 +33,8 @@ function conv.check_image(self, sizes)
     end
 end
 
---- Height and width after a window: sizes {h, w, c} of self's input, self.kernel, .stride, .padding,
---- .same and perhaps .dilation and .ceil.
+--- Height and width after a window: sizes {h, w, c} of self's input, self.kernel, .stride,
+--- .padding, .same and perhaps .dilation and .ceil.
 function conv.window_sizes(self, sizes)
     conv.check_image(self, sizes)
     local result = {}
@@ -89,7 +89,7 @@ local function set_conv_options(self, options)
     rawset(self, "bias", nil) -- the tensor, later
     check.integer(what, "filters", self.filters, 1)
     check.integer(what, "groups", self.groups, 1)
-    for name, least in pairs { kernel = 1, stride = 1, dilation = 1 } do
+    for name, least in pairs{kernel = 1, stride = 1, dilation = 1} do
         rawset(self, name, check.pair(what, name, self[name], least))
     end
     local padding, same = conv.padding(what, self.padding)
@@ -108,8 +108,8 @@ function conv.make_bias(self, size, fan_in)
     if not self.use_bias then return end
     local initializer = self.bias_initializer
         or (self.initializer == "pytorch" and "pytorch" or "zeros")
-    rawset(self, "bias", self:parameter("bias", { size }, initializer,
-        { fan_in = fan_in, fan_out = size }))
+    rawset(self, "bias", self:parameter("bias", {size}, initializer,
+        {fan_in = fan_in, fan_out = size}))
 end
 
 function Conv2D:init(options) set_conv_options(self, options) end
@@ -137,20 +137,20 @@ end
 function Conv2D:build(input_shape)
     check_groups(self, input_shape)
     local height, width, channels = self.kernel[1], self.kernel[2], self.channels // self.groups
-    rawset(self, "weights", self:parameter("weights", { height, width, channels, self.filters },
-        self.initializer, { l1 = self.l1, l2 = self.l2 }))
+    rawset(self, "weights", self:parameter("weights", {height, width, channels, self.filters},
+        self.initializer, {l1 = self.l1, l2 = self.l2}))
     conv.make_bias(self, self.filters, height * width * channels)
 end
 
 function Conv2D:output_shape(input_shape)
     check_channels(self, input_shape)
     local sizes = conv.window_sizes(self, input_shape)
-    return { sizes[1], sizes[2], self.filters }
+    return {sizes[1], sizes[2], self.filters}
 end
 
 function Conv2D:call(x)
     local y = core.conv2d(x, self.weights, self.bias, self.attributes)
-    return self.f and self.f(y) or y
+    return activations.finish(self.f, y)
 end
 
 ---- Conv2DTranspose ----------------------------------------------------------------------------
@@ -162,7 +162,7 @@ local Conv2DTranspose = layer.class("Conv2DTranspose", Conv2D)
 
 function Conv2DTranspose:init(options)
     set_conv_options(self, options)
-    local output_padding = { 0, 0 }
+    local output_padding = {0, 0}
     if self.same then
         -- What conv2d's "same" takes off an image of h stride rows when it makes h of them.
         for axis = 1, 2 do
@@ -181,8 +181,8 @@ end
 function Conv2DTranspose:build(input_shape)
     check_groups(self, input_shape)
     local height, width, filters = self.kernel[1], self.kernel[2], self.filters // self.groups
-    rawset(self, "weights", self:parameter("weights", { height, width, filters, self.channels },
-        self.initializer, { l1 = self.l1, l2 = self.l2 }))
+    rawset(self, "weights", self:parameter("weights", {height, width, filters, self.channels},
+        self.initializer, {l1 = self.l1, l2 = self.l2}))
     conv.make_bias(self, self.filters, height * width * filters)
 end
 
@@ -197,12 +197,12 @@ function Conv2DTranspose:output_shape(input_shape)
             self:shape_fail("nothing is left of %s after the padding", shape.text(input_shape))
         end
     end
-    return { sizes[1], sizes[2], self.filters }
+    return {sizes[1], sizes[2], self.filters}
 end
 
 function Conv2DTranspose:call(x)
     local y = core.conv2d_transpose(x, self.weights, self.bias, self.attributes)
-    return self.f and self.f(y) or y
+    return activations.finish(self.f, y)
 end
 
 ---- ZeroPadding2D ------------------------------------------------------------------------------
@@ -210,22 +210,22 @@ end
 --- nn.zero_pad2d{padding}: an integer, {height, width} or {top, bottom, left, right}.
 local ZeroPadding2D = layer.class("ZeroPadding2D")
 ZeroPadding2D.first_option = "padding"
-ZeroPadding2D.options = { padding = 1 }
+ZeroPadding2D.options = {padding = 1}
 
 function ZeroPadding2D:init(options)
     self:set_options(options)
     local padding = conv.padding(self:label(), self.padding)
     rawset(self, "padding", padding)
     rawset(self, "attributes", {
-        before = { 0, padding[1], padding[3], 0 }, after = { 0, padding[2], padding[4], 0 },
+        before = {0, padding[1], padding[3], 0}, after = {0, padding[2], padding[4], 0},
     })
 end
 
 function ZeroPadding2D:output_shape(input_shape)
     conv.check_image(self, input_shape)
     local padding = self.padding
-    return { input_shape[1] + padding[1] + padding[2], input_shape[2] + padding[3] + padding[4],
-        input_shape[3] }
+    return {input_shape[1] + padding[1] + padding[2], input_shape[2] + padding[3] + padding[4],
+        input_shape[3]}
 end
 
 function ZeroPadding2D:call(x) return core.pad(x, self.attributes) end

@@ -7,8 +7,9 @@ local layer = require "resin.nn.layer"
 local node = require "resin.nn.node"
 local shape = require "resin.nn.shape"
 
---- nn.dense{units, activation, bias = true, initializer = "glorot_uniform", bias_initializer, l1, l2}:
---- y = f(x weights + bias) on the last axis of any tensor. Parameters: weights (C, units), bias.
+--- nn.dense{units, activation, bias = true, initializer = "glorot_uniform", bias_initializer, l1,
+--- l2}: y = f(x weights + bias) on the last axis of any tensor. Parameters: weights (C, units),
+--- bias.
 local Dense = layer.class("Dense")
 Dense.first_option = "units"
 Dense.options = {
@@ -29,8 +30,8 @@ function Dense:build(input_shape)
     local size = input_shape[#input_shape]
     if not size then self:shape_fail("expected (N, ..., C), got %s", shape.text(input_shape)) end
     rawset(self, "size", size)
-    rawset(self, "weights", self:parameter("weights", { size, self.units }, self.initializer,
-        { l1 = self.l1, l2 = self.l2 }))
+    rawset(self, "weights", self:parameter("weights", {size, self.units}, self.initializer,
+        {l1 = self.l1, l2 = self.l2}))
     conv.make_bias(self, self.units, size)
 end
 
@@ -46,8 +47,7 @@ end
 local function linear(self, x) return core.linear(x, self.weights, self.bias) end
 
 function Dense:call(x)
-    local y = linear(self, x)
-    return self.f and self.f(y) or y
+    return activations.finish(self.f, linear(self, x))
 end
 
 --- What a model that ends with this layer gives with {logits = true}.
@@ -61,18 +61,20 @@ Flatten.options = {}
 
 function Flatten:init(options) self:set_options(options) end
 
-function Flatten:output_shape(input_shape) return { shape.count(input_shape) } end
+function Flatten:output_shape(input_shape) return {shape.count(input_shape)} end
 
 function Flatten:call(x)
     local sizes = x:shape()
-    return core.reshape(x, { shape = { sizes[1], shape.count(shape.of(x)) } })
+    return core.reshape(x, {shape = {sizes[1], shape.count(shape.of(x))}})
 end
 
 --- nn.reshape{2, 3}: to (N, 2, 3).
 local Reshape = layer.class("Reshape")
 
 function Reshape:init(sizes)
-    if type(sizes) ~= "table" then check.fail("reshape: expected a shape, as nn.reshape{7, 7, 64}") end
+    if type(sizes) ~= "table" then
+        check.fail("reshape: expected a shape, as nn.reshape{7, 7, 64}")
+    end
     rawset(self, "target", shape.copy(sizes))
     for _, size in ipairs(self.target) do check.integer(self:label(), "a size", size, 0) end
 end
@@ -85,13 +87,13 @@ function Reshape:output_shape(input_shape)
 end
 
 function Reshape:call(x)
-    return core.reshape(x, { shape = shape.with_batch(self.target, x:size(1)) })
+    return core.reshape(x, {shape = shape.with_batch(self.target, x:size(1))})
 end
 
 --- nn.dropout{rate}: the part that is dropped (in training), the rest scaled by 1 / (1 - rate).
 local Dropout = layer.class("Dropout")
 Dropout.first_option = "rate"
-Dropout.options = { rate = check.required }
+Dropout.options = {rate = check.required}
 
 function Dropout:init(options)
     self:set_options(options)
@@ -105,13 +107,13 @@ function Dropout:output_shape(input_shape) return shape.copy(input_shape) end
 
 function Dropout:call(x, options)
     if not options.training or self.rate == 0 then return x end
-    return core.dropout(x, { rate = self.rate, training = true })
+    return core.dropout(x, {rate = self.rate, training = true})
 end
 
 --- nn.rescale{scale, offset = 0}: x scale + offset, with bytes made float32: nn.rescale(1 / 255).
 local Rescaling = layer.class("Rescaling")
 Rescaling.first_option = "scale"
-Rescaling.options = { scale = check.required, offset = 0 }
+Rescaling.options = {scale = check.required, offset = 0}
 
 function Rescaling:init(options) self:set_options(options) end
 
@@ -121,14 +123,15 @@ function Rescaling:output_dtype(dtype) return dtype == "float64" and dtype or "f
 
 function Rescaling:call(x)
     local dtype = self:output_dtype(x:dtype())
-    if x:dtype() ~= dtype then x = core.cast(x, { dtype = dtype }) end
-    local y = x * self.scale
+    local cast <close> = x:dtype() ~= dtype and core.cast(x, {dtype = dtype}) or nil
+    local y = (cast or x) * self.scale
     if self.offset == 0 then return y end
-    return y + self.offset
+    local scaled <close> = y
+    return scaled + self.offset
 end
 
 --- Symbolic nodes with numbers: a * 2, a / 2, a + 1, a - 1, -a.
-local function rescaled(a, scale, offset) return Rescaling { scale = scale, offset = offset }(a) end
+local function rescaled(a, scale, offset) return Rescaling{scale = scale, offset = offset}(a) end
 
 node.with_number = {
     multiply = function(a, number) return rescaled(a, number, 0) end,

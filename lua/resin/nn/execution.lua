@@ -1,8 +1,9 @@
 --- How a graph runs: a plan of steps over numbered values, made once by nn.model.
 ---
 --- Values 1 .. n are the inputs. A value is released after its last reader, so that memory does not
---- wait for Lua's collector; what backward needs stays alive through the engine's graph. Values that
---- pass through code of users (nn.layer, nn.func) are left to the collector: it may have kept them.
+--- wait for Lua's collector; what backward needs stays alive through the engine's graph. Values
+--- that pass through code of users (nn.layer, nn.func) are left to the collector: it may have kept
+--- them.
 local check = require "resin.nn.check"
 local fusion = require "resin.nn.fusion"
 local graph = require "resin.nn.graph"
@@ -21,10 +22,10 @@ local function add_steps(steps, value_of, nodes)
                 for position, placeholder in ipairs(one.inner.inputs) do
                     value_of[placeholder] = inputs[position]
                 end
-                add_steps(steps, value_of, graph.nodes { one.inner.output })
+                add_steps(steps, value_of, graph.nodes{one.inner.output})
                 value_of[one] = value_of[one.inner.output]
             else
-                local step = { layer = one.layer, inputs = inputs, many = one.many }
+                local step = {layer = one.layer, inputs = inputs, many = one.many}
                 steps[#steps + 1], value_of[one] = step, step
             end
         end
@@ -59,14 +60,14 @@ end
 function execution.plan(input_nodes, output_nodes, nodes, fuse)
     local steps, value_of, inputs, outputs = {}, {}, {}, {}
     for position, one in ipairs(input_nodes) do
-        inputs[position] = { input = position }
+        inputs[position] = {input = position}
         value_of[one] = inputs[position]
     end
     add_steps(steps, value_of, nodes)
     for position, one in ipairs(output_nodes) do outputs[position] = value_of[one] end
     if fuse ~= false then steps = fusion.fuse(steps, outputs) end
     local index, readers = number(steps, inputs, outputs)
-    local plan = { steps = {}, readers = readers, outputs = {}, is_output = {} }
+    local plan = {steps = {}, readers = readers, outputs = {}, is_output = {}}
     for position, value in ipairs(outputs) do
         plan.outputs[position] = index[value]
         plan.is_output[index[value]] = true

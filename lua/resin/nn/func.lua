@@ -11,7 +11,7 @@ local Func = layer.class("Func")
 Func.user = true
 
 function Func:init(options)
-    if type(options) == "function" then options = { f = options } end
+    if type(options) == "function" then options = {f = options} end
     if type(options) ~= "table" then check.fail("func: expected nn.func{name, f}") end
     if type(options[1]) == "string" then rawset(self, "name", options[1]) end
     local f = options.f or options[2] or type(options[1]) == "function" and options[1]
@@ -28,4 +28,4 @@ end
 
 function Func:call(x, options) return self.f(x, options) end
 
-return { layers = { func = Func } }
+return {layers = {func = Func}}

@@ -1,5 +1,5 @@
---- Fusion: convolution -> batch norm -> (+ shortcut) -> relu becomes one step of the plan, run by the
---- op conv_bn_act; batch norm -> (+ shortcut) -> relu without a convolution one batch_norm.
+--- Fusion: convolution -> batch norm -> (+ shortcut) -> relu becomes one step of the plan, run by
+--- the op conv_bn_act; batch norm -> (+ shortcut) -> relu without a convolution one batch_norm.
 ---
 --- Only results that nobody else reads may disappear. The layers stay what they are: their tensors
 --- are the op's arguments, and the summary shows them. Fused and unfused differ in rounding only
@@ -82,7 +82,7 @@ end
 -- The chain that goes through the batch norm `step`: {conv, norm, add, relu} steps, perhaps without
 -- conv, add or relu. Nil if the batch norm stands alone.
 local function chain_of(step, readers, taken)
-    local chain = { norm = step, last = step }
+    local chain = {norm = step, last = step}
     local before = step.inputs[1]
     if before.layer and is(before, conv.layers.conv2d) and not before.layer.f
         and only_reader(readers, before) == step and not taken[before] then
@@ -99,22 +99,22 @@ local function chain_of(step, readers, taken)
     return chain
 end
 
---- The steps with chains replaced. A step is {layer, inputs (steps, or {input = i})}; the fused ones
---- keep the identity of their last step, so that readers need no change, and stand in its place,
---- where the shortcut has been computed.
+--- The steps with chains replaced. A step is {layer, inputs (steps, or {input = i})}; the fused
+--- ones keep the identity of their last step, so that readers need no change, and stand in its
+--- place, where the shortcut has been computed.
 function fusion.fuse(steps, outputs)
     local readers, taken = read_by(steps, outputs), {}
     for _, step in ipairs(steps) do
         if is(step, norm.layers.batch_norm) and not taken[step] then
             local chain = chain_of(step, readers, taken)
             if chain then
-                for _, name in ipairs { "conv", "norm", "add", "relu" } do
+                for _, name in ipairs{"conv", "norm", "add", "relu"} do
                     if chain[name] then taken[chain[name]] = true end
                 end
                 local unit = new_unit(chain.conv and chain.conv.layer, step.layer,
                     chain.relu and "relu" or "linear")
                 chain.last.fused = {
-                    layer = unit, inputs = { (chain.conv or step).inputs[1], chain.shortcut },
+                    layer = unit, inputs = {(chain.conv or step).inputs[1], chain.shortcut},
                 }
             end
         end

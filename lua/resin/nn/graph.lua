@@ -22,14 +22,15 @@ function graph.input(given)
     end
     for axis, size in ipairs(sizes) do sizes[axis] = check.integer("input", "a size", size, 1) end
     local dtype = given.dtype or "float32"
-    local made = InputLayer { name = given.name }
+    local made = InputLayer{name = given.name}
     rawset(made, "built", true)
     local result = node.new(made, {}, sizes, dtype)
     result.scope = {}
     return result
 end
 
---- All nodes that `outputs` depend on, in the order of their creation: inputs before what uses them.
+--- All nodes that `outputs` depend on, in the order of their creation: inputs before what uses
+--- them.
 function graph.nodes(outputs)
     local found, waiting, seen = {}, {}, {}
     local function visit(one)
@@ -66,7 +67,7 @@ function graph.layers(nodes)
     for one in pairs(depth) do layers[#layers + 1] = one end
     table.sort(layers, function(a, b)
         if depth[a] ~= depth[b] then return depth[a] > depth[b] end
-        return a.id < b.id
+        return a._id < b._id
     end)
     return layers
 end
@@ -75,7 +76,7 @@ end
 --- conv2d, conv2d_1 ...; input_1, input_2 ...
 function graph.names(layers, what)
     local names, taken, by_creation = {}, {}, table.move(layers, 1, #layers, 1, {})
-    table.sort(by_creation, function(a, b) return a.id < b.id end)
+    table.sort(by_creation, function(a, b) return a._id < b._id end)
     for _, one in ipairs(by_creation) do
         local name = rawget(one, "name")
         if name then

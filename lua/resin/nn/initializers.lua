@@ -38,10 +38,10 @@ local function truncated(shape, dtype)
     local values = core.normal(shape, 0, 1, dtype)
     for _ = 1, 100 do
         local beyond = core.greater(core.abs(values), 2)
-        if core.sum(core.cast(beyond, { dtype = "float32" })):item() == 0 then return values end
+        if core.sum(core.cast(beyond, {dtype = "float32"})):item() == 0 then return values end
         values = core.where(beyond, core.normal(shape, 0, 1, dtype), values)
     end
-    return core.clamp(values, { min = -2, max = 2 })
+    return core.clamp(values, {min = -2, max = 2})
 end
 
 --- {"truncated_normal", mean = 0, deviation = 0.05}: nothing beyond two deviations.
@@ -58,7 +58,7 @@ local TRUNCATED_DEVIATION = 0.87962566103423978
 --- scale / fan; modes fan_in, fan_out, fan_avg; distributions uniform, normal, truncated_normal.
 function initializers.variance_scaling(shape, fan_in, fan_out, dtype, options)
     local mode, distribution = options.mode or "fan_in", options.distribution or "truncated_normal"
-    local fan = ({ fan_in = fan_in, fan_out = fan_out, fan_avg = (fan_in + fan_out) / 2 })[mode]
+    local fan = ({fan_in = fan_in, fan_out = fan_out, fan_avg = (fan_in + fan_out) / 2})[mode]
     if not fan then check.fail('variance_scaling: unknown mode "%s"', mode) end
     local deviation = math.sqrt((options.scale or 1) / math.max(1, fan))
     if distribution == "uniform" then
@@ -68,13 +68,13 @@ function initializers.variance_scaling(shape, fan_in, fan_out, dtype, options)
         return core.normal(shape, 0, deviation, dtype)
     elseif distribution == "truncated_normal" then
         return initializers.truncated_normal(shape, fan_in, fan_out, dtype,
-            { deviation = deviation / TRUNCATED_DEVIATION })
+            {deviation = deviation / TRUNCATED_DEVIATION})
     end
     check.fail('variance_scaling: unknown distribution "%s"', distribution)
 end
 
 local function scaled(scale, mode, distribution)
-    local options = { scale = scale, mode = mode, distribution = distribution }
+    local options = {scale = scale, mode = mode, distribution = distribution}
     return function(shape, fan_in, fan_out, dtype)
         return initializers.variance_scaling(shape, fan_in, fan_out, dtype, options)
     end

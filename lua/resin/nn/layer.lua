@@ -22,21 +22,25 @@
 --- called without options inherit it. A layer that gets a list of inputs sees lists of shapes.
 --- Where `call` uses ops that know tensors only, the output's shape is found by running it once on
 --- a batch of one zero image; define `output_shape(input_shape)` to avoid that.
+---
+--- A model runs `call` at every step, so it may do what it likes. `Block.static = true` promises
+--- that it always calls the same layers in the same way: a model then runs those in its place, and
+--- fuses their convolutions and batch norms.
 local core = require "resin.core"
 local check = require "resin.nn.check"
 local initializers = require "resin.nn.initializers"
 local node = require "resin.nn.node"
 local shape = require "resin.nn.shape"
 
-local Layer = { class_name = "Layer", default_name = "layer" }
+local Layer = {class_name = "Layer", default_name = "layer"}
 
-local layer = { Layer = Layer }
+local layer = {Layer = Layer}
 local created = 0
 
 -- The last error about shapes at building time.
 local shape_error
 
--- What runs now: {options, path} of the innermost layer made of layers, or nil.
+-- What runs now: {layer, options, path} of the innermost layer made of layers, or nil.
 local active
 
 --- Keras' names of types: "ReLU" is re_lu, "MaxPooling2D" is max_pooling2d.
@@ -69,7 +73,7 @@ local function split_data(given)
 end
 
 -- Options that every layer takes.
-local COMMON = { name = true, trainable = true }
+local COMMON = {name = true, trainable = true}
 
 local function construct(class, given, ...)
     local data
@@ -78,7 +82,7 @@ local function construct(class, given, ...)
     local self = setmetatable({}, class)
     rawset(self, "_fields", {})    -- names of table fields in the order of their assignment
     rawset(self, "_variables", {}) -- parameters and buffers in order
-    rawset(self, "id", created)
+    rawset(self, "_id", created)
     rawset(self, "built", false)
     rawset(self, "trainable", true)
     if type(given) == "table" and not getmetatable(given) then
@@ -95,6 +99,9 @@ end
 
 -- Remembers the order of fields, where layers may hide; pairs() has none.
 local function assign(self, key, value)
+    if type(Layer[key]) == "function" then
+        self:fail('"%s" is a method of every layer; call the field otherwise', key)
+    end
     if type(key) == "string" then self._fields[#self._fields + 1] = key end
     rawset(self, key, value)
 end
@@ -110,7 +117,7 @@ function layer.class(type_name, base)
         __tostring = function(self) return self:label() .. " (" .. self.class_name .. ")" end,
     }
     class.__index = class
-    return setmetatable(class, { __index = base, __call = construct })
+    return setmetatable(class, {__index = base, __call = construct})
 end
 
 --- The class that users' layers are of: nn.layer("ResidualBlock").
@@ -153,12 +160,15 @@ function Layer:set_options(given)
     end
 end
 
---- The name to use in errors: its own, the field it was assigned to, or its kind.
-function Layer:label() return rawget(self, "name") or rawget(self, "_label") or self.default_name end
+--- The name to use in errors: its own, the field it was assigned to, or its class's.
+function Layer:label()
+    return rawget(self, "name") or rawget(self, "_label") or self.default_name
+end
 
 --- The label with those of the layers around it: "residual_block/conv1".
 function Layer:path()
-    return active and active.path .. "/" .. self:label() or self:label()
+    if not active then return self:label() end
+    return active.layer == self and active.path or active.path .. "/" .. self:label()
 end
 
 --- Raises an error that names this layer and points at the user's line.
@@ -170,7 +180,9 @@ end
 
 local function variable(self, role, name, sizes, initializer, options)
     for _, other in ipairs(self._variables) do
-        if other.name == name then self:fail('there is a %s called "%s" already', other.role, name) end
+        if other.name == name then
+            self:fail('there is a %s called "%s" already', other.role, name)
+        end
     end
     options = options or {}
     local tensor = initializers.make(initializer, sizes, self.dtype or "float32", options.fan_in,
@@ -181,10 +193,11 @@ local function variable(self, role, name, sizes, initializer, options)
     return tensor
 end
 
---- A new trainable tensor. options: l1, l2 (Keras' penalties l1 * sum |w| and l2 * sum w^2), fan_in,
---- fan_out.
+--- A new trainable tensor. options: l1, l2 (Keras' penalties l1 * sum |w| and l2 * sum w^2),
+--- fan_in, fan_out.
 function Layer:parameter(name, sizes, initializer, options)
-    return variable(self, "parameter", name, sizes, initializer or "zeros", options):require_grad()
+    local tensor = variable(self, "parameter", name, sizes, initializer or "zeros", options)
+    return tensor:require_grad(self.trainable)
 end
 
 --- A new tensor that is saved but not trained, as running statistics are.
@@ -197,12 +210,14 @@ local function collect(children, label, value, seen)
         if seen[value] then return end
         seen[value] = true
         if not value.name and not value._label then rawset(value, "_label", label) end
-        children[#children + 1] = { label, value }
+        children[#children + 1] = {label, value}
         return
     end
     if type(value) ~= "table" or getmetatable(value) or seen[value] then return end
     seen[value] = true
-    for position, item in ipairs(value) do collect(children, label .. "/" .. position, item, seen) end
+    for position, item in ipairs(value) do
+        collect(children, label .. "/" .. position, item, seen)
+    end
     local keys = {}
     for key in pairs(value) do
         if type(key) == "string" then keys[#keys + 1] = key end
@@ -213,7 +228,7 @@ end
 
 --- The layers inside this one: a list of {label, layer} in the order of their assignment.
 function Layer:children()
-    local children, seen = {}, { [self] = true }
+    local children, seen = {}, {[self] = true}
     for _, key in ipairs(self._fields) do collect(children, key, rawget(self, key), seen) end
     return children
 end
@@ -242,11 +257,14 @@ function Layer:variables(prefix, list, seen, trainable)
     return list
 end
 
---- Keeps the layer and all inside from training, or with frozen = false lets them train again.
---- Frozen batch norms use their running statistics, as Keras' do.
-function Layer:freeze(frozen)
-    rawset(self, "trainable", frozen == false)
-    for _, child in ipairs(self:children()) do child[2]:freeze(frozen) end
+--- Whether the layer and all inside are trained. Frozen batch norms use their running statistics,
+--- as Keras' do.
+function Layer:set_trainable(trainable)
+    rawset(self, "trainable", trainable)
+    for _, own in ipairs(self._variables) do
+        if own.role == "parameter" then own.tensor:require_grad(trainable) end
+    end
+    for _, child in ipairs(self:children()) do child[2]:set_trainable(trainable) end
 end
 
 --- The number of parameters inside, running statistics included.
@@ -261,7 +279,7 @@ end
 -- Calls f(...) with this layer as the innermost one, so that layers inside know mode and path.
 local function inside(self, options, f, ...)
     local outer = active
-    active = { options = options, path = self:path() }
+    active = {layer = self, options = options, path = self:path()}
     local ok, result = pcall(f, ...)
     active = outer
     if not ok then check.again(self:path(), result) end
@@ -274,10 +292,8 @@ local function build(self, input_shape, dtype)
         rawset(self, "dtype", dtype == "float64" and "float64" or "float32")
     end
     inside(self, nil, self.build, self, input_shape)
-    local children = self:children() -- gives them their labels, too
-    if not self.trainable then
-        for _, child in ipairs(children) do child[2]:freeze() end
-    end
+    self:children() -- gives them their labels
+    if not self.trainable then self:set_trainable(false) end
     rawset(self, "built", true)
 end
 
@@ -313,7 +329,7 @@ local function try_on_zeros(self, inputs, many)
     for position, input in ipairs(inputs) do
         tensors[position] = core.zeros(shape.with_batch(input.sizes, 1), input.dtype_name)
     end
-    local result = core.no_grad(run, self, many and tensors or tensors[1], { training = false })
+    local result = core.no_grad(run, self, many and tensors or tensors[1], {training = false})
     if not core.is_tensor(result) then self:fail("call returned %s, not a tensor", type(result)) end
     return shape.of(result)
 end
@@ -328,11 +344,11 @@ local function trace(self, inputs, many)
         placeholders[position] = node.new(Placeholder{}, {}, shape.copy(input.sizes),
             input.dtype_name)
     end
-    local ok, output = pcall(inside, self, { training = false }, self.call, self,
-        many and placeholders or placeholders[1], { training = false })
+    local ok, output = pcall(inside, self, {training = false}, self.call, self,
+        many and placeholders or placeholders[1], {training = false})
     if not ok then return nil, output end
     if not node.is(output) then return nil, self:path() .. ": call returned no tensor" end
-    return { inputs = placeholders, output = output }
+    return {inputs = placeholders, output = output}
 end
 
 -- The shape of the output, and the graph inside if there is one.
@@ -365,7 +381,7 @@ end
 -- Records a call on symbolic nodes.
 local function record(self, x)
     local many = not node.is(x)
-    local inputs = many and x or { x }
+    local inputs = many and x or {x}
     local shapes = {}
     for position, input in ipairs(inputs) do shapes[position] = shape.copy(input.sizes) end
     give_label(self, inputs[1].scope)

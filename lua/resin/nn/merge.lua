@@ -14,7 +14,8 @@ end
 
 ---- Add and Multiply ---------------------------------------------------------------------------
 
---- nn.add{a, b, ...}: the sum of tensors of one shape. Alone, nn.add() is a layer that takes a list.
+--- nn.add{a, b, ...}: the sum of tensors of one shape. Alone, nn.add() is a layer that takes a
+--- list.
 local Add = layer.class("Add")
 Add.options = {}
 
@@ -81,7 +82,7 @@ function Multiply:call(tensors) return fold(core.multiply, tensors) end
 --- channels.
 local Concatenate = layer.class("Concatenate")
 Concatenate.first_option = "axis"
-Concatenate.options = { axis = -1 }
+Concatenate.options = {axis = -1}
 
 function Concatenate:init(options)
     self:set_options(options)
@@ -112,15 +113,16 @@ function Concatenate:output_shape(input_shapes)
     return result
 end
 
-function Concatenate:call(tensors) return core.concatenate(tensors, { axis = self.axis }) end
+function Concatenate:call(tensors) return core.concatenate(tensors, {axis = self.axis}) end
 
 ---- The shortcut without weights ---------------------------------------------------------------
 
---- nn.identity_shortcut{filters, stride = 1}: every stride-th pixel, and zeros for the channels that
---- are missing, half of them in front (the odd one behind): option A of He et al. 2015, section 4.2.
+--- nn.identity_shortcut{filters, stride = 1}: every stride-th pixel, and zeros for the channels
+--- that are missing, half of them in front (the odd one behind): option A of He et al. 2015,
+--- section 4.2.
 local IdentityShortcut = layer.class("IdentityShortcut")
 IdentityShortcut.first_option = "filters"
-IdentityShortcut.options = { filters = check.required, stride = 1 }
+IdentityShortcut.options = {filters = check.required, stride = 1}
 
 function IdentityShortcut:init(options)
     self:set_options(options)
@@ -134,19 +136,19 @@ function IdentityShortcut:output_shape(input_shape)
             shape.text(input_shape))
     end
     local function strided(size) return (size + self.stride - 1) // self.stride end
-    return { strided(input_shape[1]), strided(input_shape[2]), self.filters }
+    return {strided(input_shape[1]), strided(input_shape[2]), self.filters}
 end
 
 function IdentityShortcut:call(x)
-    local extra = self.filters - x:size(4)
-    local y = x
+    local extra, strided = self.filters - x:size(4), nil
     if self.stride > 1 then
-        local rows, columns = { 1, x:size(2), self.stride }, { 1, x:size(3), self.stride }
-        y = y[{ {}, rows, columns, {} }]
+        local rows, columns = {1, x:size(2), self.stride}, {1, x:size(3), self.stride}
+        strided = x[{{}, rows, columns, {}}]
     end
-    if extra == 0 then return y end
+    if extra == 0 then return strided or x end
+    local view <close> = strided
     local front = extra // 2
-    return core.pad(y, { before = { 0, 0, 0, front }, after = { 0, 0, 0, extra - front } })
+    return core.pad(view or x, {before = {0, 0, 0, front}, after = {0, 0, 0, extra - front}})
 end
 
 ---- Operators on symbolic nodes ----------------------------------------------------------------
@@ -155,7 +157,7 @@ local function operator(class, name)
     return function(a, b)
         if type(a) == "number" then a, b = b, a end
         if type(b) == "number" then return node.with_number[name](a, b) end
-        return class {}({ a, b })
+        return class{}({a, b})
     end
 end
 

@@ -16,7 +16,7 @@ Model.default_name = "model"
 Model.composite, Model.static = true, true
 
 local function node_list(given, what)
-    local list = node.is(given) and { given } or given
+    local list = node.is(given) and {given} or given
     if type(list) ~= "table" or #list == 0 then
         check.fail("nn.model: %s must be a symbolic tensor (from nn.input) or a list of them", what)
     end
@@ -61,6 +61,7 @@ function Model:init(given)
     end
     set("plan", execution.plan(self.inputs, self.outputs, self.nodes, given.fuse))
     set("built", true)
+    if not self.trainable then self:set_trainable(false) end
 end
 
 --- nn.model(inputs, outputs[, {name =, fuse = true}]): the graph between symbolic tensors (or lists
@@ -71,10 +72,11 @@ local function make_model(inputs, outputs, options)
     options = options or {}
     for name in pairs(options) do
         if name ~= "name" and name ~= "fuse" and name ~= "trainable" then
-            check.fail('nn.model: unknown option "%s"; it takes fuse, name, trainable', tostring(name))
+            check.fail('nn.model: unknown option "%s"; it takes fuse, name, trainable',
+                tostring(name))
         end
     end
-    return Model {
+    return Model{
         inputs = inputs, outputs = outputs, name = options.name, fuse = options.fuse,
         trainable = options.trainable,
     }
@@ -84,7 +86,7 @@ end
 
 -- The tensors for the inputs, checked; integers become what the input was declared as.
 local function prepare(self, x)
-    local tensors = core.is_tensor(x) and { x } or x
+    local tensors = core.is_tensor(x) and {x} or x
     if type(tensors) ~= "table" or #tensors ~= #self.inputs then
         self:fail("expected %d input%s, got %s", #self.inputs, #self.inputs > 1 and "s" or "",
             type(tensors) == "table" and #tensors or type(tensors))
@@ -101,7 +103,7 @@ local function prepare(self, x)
         end
         local dtype, wanted = tensor:dtype(), input.dtype_name
         if dtype ~= wanted and not dtype:find("float") and wanted:find("float") then
-            tensor, owned[position] = core.cast(tensor, { dtype = wanted }), true
+            tensor, owned[position] = core.cast(tensor, {dtype = wanted}), true
         elseif dtype ~= wanted then
             self:fail("%s expected %s, got %s", self.names[input.layer], wanted, dtype)
         end
@@ -112,7 +114,7 @@ end
 
 -- Calls the layers again on other symbolic inputs: a model is a layer, too.
 local function record_again(self, x)
-    local given = node.is(x) and { x } or x
+    local given = node.is(x) and {x} or x
     local value_of = {}
     for position, input in ipairs(self.inputs) do
         if not given[position] or not shape.equal(given[position].sizes, input.sizes) then
@@ -152,7 +154,7 @@ function Model:children()
     local children = {}
     for _, one in ipairs(self.layers) do
         if getmetatable(one) ~= graph.InputLayer then
-            children[#children + 1] = { self.names[one], one }
+            children[#children + 1] = {self.names[one], one}
         end
     end
     return children
@@ -200,59 +202,39 @@ function Model:count()
     return trainable + rest, trainable, rest
 end
 
---- The flat buffer of all parameters and gradients (resin.optim.parameters), made at first use, with
---- the layers' penalties and frozen state. An l2 of Keras' adds 2 l2 w to the gradient.
+--- The flat buffer of all parameters and gradients (resin.optim.parameters), made at first use,
+--- with the layers' penalties and what is frozen now.
 function Model:flat_parameters()
-    local frozen, count = {}, 0
-    for _, _, entry in self:named_parameters() do
-        count = count + 1
-        frozen[count] = not entry.trainable
-    end
-    if not rawget(self, "_flat") then
-        rawset(self, "_flat", core.parameters(self:parameters()))
-        local position = 0
-        for _, _, entry in self:named_parameters() do
-            position = position + 1
-            if entry.l1 or entry.l2 then
-                self._flat:set(position, { l1 = entry.l1 or 0, l2 = 2 * (entry.l2 or 0) })
-            end
+    local flat = rawget(self, "_flat")
+    if not flat then
+        flat = core.parameters(self:parameters())
+        for _, tensor, entry in self:named_parameters() do
+            flat:set(tensor, {l1 = entry.l1 or 0, l2 = entry.l2 or 0})
         end
-        rawset(self, "_frozen", {})
+        rawset(self, "_flat", flat)
     end
-    for position = 1, count do
-        if frozen[position] ~= (self._frozen[position] or false) then
-            self._flat:set(position, { frozen = frozen[position] })
-            self._frozen[position] = frozen[position]
-        end
+    for _, tensor, entry in self:named_parameters() do
+        flat:set(tensor, {frozen = not entry.trainable})
     end
-    return self._flat
+    return flat
 end
 
 --- What the layers' l1 and l2 penalties add to the loss, as a number.
-function Model:penalty()
-    local total = 0
-    core.no_grad(function()
-        for _, tensor, entry in self:named_parameters() do
-            if entry.trainable and entry.l1 then
-                total = total + entry.l1 * core.sum(core.abs(tensor)):item()
-            end
-            if entry.trainable and entry.l2 then
-                total = total + entry.l2 * core.sum(core.square(tensor)):item()
-            end
-        end
-    end)
-    return total
-end
+function Model:penalty() return self:flat_parameters():penalty() end
 
---- Freezes the layers whose names match a Lua pattern (all if left out); unfreeze lets them train.
-function Model:freeze(pattern, frozen)
+local function set_matching(self, pattern, trainable)
     for _, child in ipairs(self:children()) do
-        if type(pattern) ~= "string" or child[1]:find(pattern) then child[2]:freeze(frozen) end
+        if not pattern or child[1]:find(pattern) then child[2]:set_trainable(trainable) end
     end
     if rawget(self, "_flat") then self:flat_parameters() end
 end
 
-function Model:unfreeze(pattern) self:freeze(pattern, false) end
+--- Freezes the layers whose names match a Lua pattern, all of them without one. Frozen parameters
+--- have no gradient; frozen batch norms use their running statistics.
+function Model:freeze(pattern) set_matching(self, pattern, false) end
+
+--- Lets them train again.
+function Model:unfreeze(pattern) set_matching(self, pattern, true) end
 
 Model.summary = summary.print
 Model.save = serialization.save
@@ -283,7 +265,7 @@ end
 
 function Sequential:children()
     local children = {}
-    for position, one in ipairs(self.layers) do children[position] = { self.names[one], one } end
+    for position, one in ipairs(self.layers) do children[position] = {self.names[one], one} end
     return children
 end
 
@@ -305,14 +287,14 @@ local function make_sequential(given)
         end
     end
     if not x then
-        return Sequential { layers = list, name = given.name, trainable = given.trainable }
+        return Sequential{layers = list, name = given.name, trainable = given.trainable}
     end
     check_layers(list)
     local y = x
     for _, one in ipairs(list) do y = one(y) end
-    local model = make_model(x, y, { name = given.name or "sequential", trainable = given.trainable })
+    local model = make_model(x, y, {name = given.name or "sequential", trainable = given.trainable})
     rawset(model, "is_sequential", true)
     return model
 end
 
-return { Model = Model, model = make_model, sequential = make_sequential }
+return {Model = Model, model = make_model, sequential = make_sequential}

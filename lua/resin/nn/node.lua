@@ -3,12 +3,13 @@
 --- A node records one call of a layer: {layer, inputs (nodes), shape (without the batch axis),
 --- dtype, id (rises with creation, so every node's inputs have smaller ids)}. `inner` is the graph
 --- inside a layer made of layers: {inputs, output}.
+local check = require "resin.nn.check"
 local shape = require "resin.nn.shape"
 
-local Node = { __name = "resin.nn.node" }
+local Node = {__name = "resin.nn.node"}
 Node.__index = Node
 
-local node = { Node = Node }
+local node = {Node = Node}
 local created = 0
 
 --- A new node. `scope` counts the layers met since nn.input, by kind, to name them in errors; the
@@ -30,7 +31,7 @@ function node.is_symbolic(x)
     if type(x) ~= "table" or getmetatable(x) or not node.is(x[1]) then return false end
     for position = 2, #x do
         if not node.is(x[position]) then
-            error("a layer's inputs are all symbolic (from nn.input) or all tensors", 2)
+            check.fail("a layer's inputs are all symbolic (from nn.input) or all tensors")
         end
     end
     return true

@@ -8,8 +8,8 @@ local shape = require "resin.nn.shape"
 -- The two rules. momentum: Keras' is the weight of the old value, PyTorch's that of the new one;
 -- `unbiased`: whether the running variance divides by n - 1 (the normalization never does).
 local RULES = {
-    keras = { momentum = 0.99, epsilon = 1e-3, unbiased = false },
-    pytorch = { momentum = 0.1, epsilon = 1e-5, unbiased = true },
+    keras = {momentum = 0.99, epsilon = 1e-3, unbiased = false},
+    pytorch = {momentum = 0.1, epsilon = 1e-5, unbiased = true},
 }
 
 local NORM_OPTIONS = {
@@ -40,13 +40,13 @@ end
 
 local function build_norm(self, channels)
     if self.scale then
-        rawset(self, "gamma", self:parameter("gamma", { channels }, self.gamma_initializer))
+        rawset(self, "gamma", self:parameter("gamma", {channels}, self.gamma_initializer))
     end
     if self.center then
-        rawset(self, "beta", self:parameter("beta", { channels }, self.beta_initializer))
+        rawset(self, "beta", self:parameter("beta", {channels}, self.beta_initializer))
     end
-    rawset(self, "moving_mean", self:buffer("moving_mean", { channels }, "zeros"))
-    rawset(self, "moving_variance", self:buffer("moving_variance", { channels }, "ones"))
+    rawset(self, "moving_mean", self:buffer("moving_mean", {channels}, "zeros"))
+    rawset(self, "moving_variance", self:buffer("moving_variance", {channels}, "ones"))
 end
 
 --- nn.batch_norm{rule = "keras"|"pytorch", ...}: normalization over all axes but the last.
@@ -63,7 +63,7 @@ BatchNormalization.options = NORM_OPTIONS
 
 function BatchNormalization:init(options)
     self:set_options(options)
-    set_norm(self, { activation = "linear" })
+    set_norm(self, {activation = "linear"})
 end
 
 function BatchNormalization:build(input_shape)
@@ -84,16 +84,16 @@ function BatchNormalization:call(x, options)
         training and self.training_attributes or self.inference_attributes)
 end
 
---- nn.conv_bn_act{filters, kernel, activation = "relu"|"linear", ...}: conv2d, batch norm, and with a
---- list {x, shortcut} the sum with the shortcut, then the activation, as one op. Options and
+--- nn.conv_bn_act{filters, kernel, activation = "relu"|"linear", ...}: conv2d, batch norm, and with
+--- a list {x, shortcut} the sum with the shortcut, then the activation, as one op. Options and
 --- parameters are those of conv2d (bias = false by default) and batch_norm. What nn.model does by
 --- itself to chains of the single layers; the two differ in rounding only.
 local ConvBnAct = layer.class("ConvBnAct")
 ConvBnAct.first_option = "filters"
-ConvBnAct.options = { activation = "relu" }
+ConvBnAct.options = {activation = "relu"}
 for name, default in pairs(NORM_OPTIONS) do ConvBnAct.options[name] = default end
-for _, name in ipairs { "filters", "kernel", "stride", "padding", "dilation", "groups",
-    "initializer", "bias_initializer", "l1", "l2" } do
+for _, name in ipairs{"filters", "kernel", "stride", "padding", "dilation", "groups",
+    "initializer", "bias_initializer", "l1", "l2"} do
     ConvBnAct.options[name] = conv.layers.conv2d.options[name]
 end
 ConvBnAct.options.bias = false
@@ -103,7 +103,7 @@ function ConvBnAct:init(options)
     if self.activation ~= "relu" and self.activation ~= "linear" then
         check.fail('%s: activation must be "relu" or "linear"', self:label())
     end
-    local attributes = { activation = self.activation }
+    local attributes = {activation = self.activation}
     for name, value in pairs(self.attributes) do attributes[name] = value end
     set_norm(self, attributes)
 end
@@ -135,4 +135,4 @@ function ConvBnAct:call(x, options)
         training and self.training_attributes or self.inference_attributes)
 end
 
-return { layers = { batch_norm = BatchNormalization, conv_bn_act = ConvBnAct } }
+return {layers = {batch_norm = BatchNormalization, conv_bn_act = ConvBnAct}}

@@ -4,11 +4,11 @@ local check = require "resin.nn.check"
 local conv = require "resin.nn.conv"
 local layer = require "resin.nn.layer"
 
---- nn.max_pool2d{kernel = 2, stride = kernel, padding = "valid", ceil = false}: padding as conv2d's;
---- ceil keeps a last window that is not whole (PyTorch's ceil_mode).
+--- nn.max_pool2d{kernel = 2, stride = kernel, padding = "valid", ceil = false}: padding as
+--- conv2d's; ceil keeps a last window that is not whole (PyTorch's ceil_mode).
 local MaxPooling2D = layer.class("MaxPooling2D")
 MaxPooling2D.first_option = "kernel"
-MaxPooling2D.options = { kernel = 2, stride = check.optional, padding = "valid", ceil = false }
+MaxPooling2D.options = {kernel = 2, stride = check.optional, padding = "valid", ceil = false}
 
 --- nn.avg_pool2d: also count_padding = false, whether padded zeros count into the mean (PyTorch's
 --- rule is true, Keras' false).
@@ -33,7 +33,7 @@ end
 
 function MaxPooling2D:output_shape(input_shape)
     local sizes = conv.window_sizes(self, input_shape)
-    return { sizes[1], sizes[2], input_shape[3] }
+    return {sizes[1], sizes[2], input_shape[3]}
 end
 
 function MaxPooling2D:call(x) return core.max_pool2d(x, self.attributes) end
@@ -51,7 +51,7 @@ function GlobalAveragePooling2D:init(options) self:set_options(options) end
 
 function GlobalAveragePooling2D:output_shape(input_shape)
     conv.check_image(self, input_shape)
-    return { input_shape[3] }
+    return {input_shape[3]}
 end
 
 function GlobalAveragePooling2D:call(x) return core.global_avg_pool(x) end

@@ -5,21 +5,21 @@ local shape = require "resin.nn.shape"
 
 local serialization = {}
 
---- model:save(path[, metadata]): all tensors by name, tied ones once; metadata is a table of strings.
---- The file appears under its name when it is complete.
+--- model:save(path[, metadata]): all tensors by name, tied ones once; metadata is a table of
+--- strings. The file appears under its name when it is complete.
 function serialization.save(model, path, metadata)
     local tensors = {}
     for position, entry in ipairs(model:variables()) do
-        tensors[position] = { entry.name, entry.tensor:detach() }
+        tensors[position] = {entry.name, entry.tensor:detach()}
     end
-    local strings = { format = "resin", model = model.name or model.default_name }
+    local strings = {format = "resin", model = model.name or model.default_name}
     for key, value in pairs(metadata or {}) do strings[key] = tostring(value) end
     core.safetensors_write(path, tensors, strings)
 end
 
 -- What of the file fits: lists of entries, and of names in words.
 local function compare(file, model)
-    local found = { fitting = {}, missing = {}, surplus = {}, mismatched = {} }
+    local found = {fitting = {}, missing = {}, surplus = {}, mismatched = {}}
     local in_file = {}
     for _, name in ipairs(file:names()) do in_file[name] = true end
     for _, entry in ipairs(model:variables()) do

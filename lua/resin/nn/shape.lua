@@ -2,7 +2,7 @@
 local shape = {}
 
 local function join(first, sizes)
-    local parts = { first }
+    local parts = {first}
     for _, size in ipairs(sizes) do parts[#parts + 1] = tostring(size) end
     return "(" .. table.concat(parts, ", ") .. ")"
 end
@@ -26,7 +26,7 @@ function shape.of(tensor)
     return table.move(sizes, 2, #sizes, 1, {})
 end
 
-function shape.with_batch(sizes, batch) return table.move(sizes, 1, #sizes, 2, { batch }) end
+function shape.with_batch(sizes, batch) return table.move(sizes, 1, #sizes, 2, {batch}) end
 
 function shape.copy(sizes) return table.move(sizes, 1, #sizes, 1, {}) end
 

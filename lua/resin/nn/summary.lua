@@ -1,23 +1,24 @@
 --- model:summary{}: the table that Keras 2 prints.
 ---
---- 65 columns with three fields for a plain stack, 98 with "Connected to" for any other graph. A cell
---- that is too long goes on in the next line; in a list it breaks behind each item that ends there.
+--- 65 columns with three fields for a plain stack, 98 with "Connected to" for any other graph. A
+--- cell that is too long goes on in the next line; in a list it breaks behind each item that ends
+--- there.
 local graph = require "resin.nn.graph"
 local shape = require "resin.nn.shape"
 
 local summary = {}
 
-local PLAIN = { width = 65, ends = { 29, 55, 65 }, titles = { "Layer (type)", "Output Shape",
-    "Param #" } }
-local CONNECTED = { width = 98, ends = { 29, 58, 68, 98 }, titles = { "Layer (type)",
-    "Output Shape", "Param #", "Connected to" } }
+local PLAIN = {width = 65, ends = {29, 55, 65}, titles = {"Layer (type)", "Output Shape",
+    "Param #"}}
+local CONNECTED = {width = 98, ends = {29, 58, 68, 98}, titles = {"Layer (type)",
+    "Output Shape", "Param #", "Connected to"}}
 
 ---- Rows ---------------------------------------------------------------------------------------
 
 -- Where a cell breaks behind an item of a list, if it does within `text`.
 local function item_end(text)
     local first
-    for _, mark in ipairs { "),", "},", "],", "'," } do
+    for _, mark in ipairs{"),", "},", "],", "',"} do
         local _, last = text:find(mark, 1, true)
         if last and (not first or last < first) then first = last end
     end
@@ -112,13 +113,13 @@ local function inner_rows(row)
     if not row.inner then
         local rows = {}
         for position, child in ipairs(children) do
-            rows[position] = { name = child[1], layer = child[2], shape = "?", connections = "[]" }
+            rows[position] = {name = child[1], layer = child[2], shape = "?", connections = "[]"}
         end
         return rows
     end
     local labels = {}
     for _, child in ipairs(children) do labels[child[2]] = child[1] end
-    local nodes, layers = graph.nodes { row.inner.output }, {}
+    local nodes, layers = graph.nodes{row.inner.output}, {}
     for position, placeholder in ipairs(row.inner.inputs) do
         labels[placeholder.layer] = row.input_names[position]
     end
@@ -149,7 +150,7 @@ end
 -- "44.07 MB"
 local function size_text(bytes)
     local size = bytes
-    for _, unit in ipairs { "Byte", "KB", "MB", "GB", "TB" } do
+    for _, unit in ipairs{"Byte", "KB", "MB", "GB", "TB"} do
         if size < 1024 then return ("%.2f %s"):format(size, unit) end
         size = size / 1024
     end
@@ -161,8 +162,8 @@ end
 local function write_rows(write, layout, rows, level, expand)
     local bars = ("|"):rep(level)
     for position, row in ipairs(rows) do
-        local cells = { row.name .. " (" .. row.layer.class_name .. ")", row.shape,
-            tostring(math.tointeger((row.layer:count()))), row.connections }
+        local cells = {row.name .. " (" .. row.layer.class_name .. ")", row.shape,
+            tostring(math.tointeger((row.layer:count()))), row.connections}
         if #layout.ends == 3 then cells[4] = nil end
         write_row(write, layout, cells, level)
         local inner = expand and row.layer.composite and inner_rows(row) or {}
@@ -179,7 +180,7 @@ local function write_rows(write, layout, rows, level, expand)
 end
 
 local function write_totals(write, model)
-    local counts, bytes = { trainable = 0, rest = 0 }, { trainable = 0, rest = 0 }
+    local counts, bytes = {trainable = 0, rest = 0}, {trainable = 0, rest = 0}
     for _, entry in ipairs(model:variables()) do
         local kind = entry.trainable and "trainable" or "rest"
         local count = entry.tensor:count()
