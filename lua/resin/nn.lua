@@ -23,6 +23,7 @@
 ---   nn/initializers.lua    first values of weights
 ---   nn/fusion.lua          conv -> batch norm -> (+ shortcut) -> relu as one op
 ---   nn/execution.lua       how a model runs
+---   nn/cost.lua            the multiply-adds of a model
 local graph = require "resin.nn.graph"
 local layer = require "resin.nn.layer"
 local model = require "resin.nn.model"
