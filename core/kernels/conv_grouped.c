@@ -1,6 +1,6 @@
 /* conv_grouped.c: grouped convolution with few channels in a group: the input is spread so that
- * every lane of a vector of output channels finds its own group's channel, and the product goes lane
- * by lane. */
+ * every lane of a vector of output channels finds its own group's channel, and the product goes
+ * lane by lane. */
 #include "core/kernels/conv_names.h"
 #include "core/kernels/kernel.h"
 #include "core/kernels/product_block.h"
@@ -70,8 +70,8 @@ static void spread_any(int64_t pixels, const float *x, int64_t x_step, int64_t f
     }
 }
 
-void KERNEL(grouped_spread)(int64_t pixels, const float *x, int64_t x_step, int64_t first, int lanes,
-                            int64_t group_in, int64_t group_out, float *to) {
+void KERNEL(grouped_spread)(int64_t pixels, const float *x, int64_t x_step, int64_t first,
+                            int lanes, int64_t group_in, int64_t group_out, float *to) {
     int64_t group = group_in == group_out ? group_in : 0;
     if (group == 1) {
         spread_groups(1, pixels, x + first, x_step, lanes, to);

@@ -27,8 +27,8 @@ void KERNEL(winograd_weights)(int64_t rows, int64_t columns, const float *w, int
 void KERNEL(winograd_weights_gradient)(int64_t rows, int64_t columns, const float *du,
                                        int64_t plane, int64_t width, float *dw, int64_t tap_step,
                                        int64_t row_step);
-void KERNEL(grouped_spread)(int64_t pixels, const float *x, int64_t x_step, int64_t first, int lanes,
-                            int64_t group_in, int64_t group_out, float *to);
+void KERNEL(grouped_spread)(int64_t pixels, const float *x, int64_t x_step, int64_t first,
+                            int lanes, int64_t group_in, int64_t group_out, float *to);
 void KERNEL(grouped_product)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
                              int lanes, int64_t depth, const float *a, int64_t a_row,
                              int64_t a_step, const float *b, int64_t b_step, float *c,

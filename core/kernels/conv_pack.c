@@ -19,7 +19,7 @@ static void pack_rows(int64_t rows, int64_t columns, const float *from, int64_t 
     }
 }
 
-/* Transposes by squares of 16, so that what is read and what is written stays in the first cache. */
+/* Transposes by squares of 16, so that what is read and written stays in the first-level cache. */
 static void pack_transposed(int64_t rows, int64_t columns, const float *from, int64_t from_step,
                             float *to, int64_t width) {
     enum { SQUARE = 16 };

@@ -20,12 +20,18 @@ resin_status conv_reserve(resin_context *context, int64_t count, int64_t size, f
 resin_status conv_run(resin_context *context, const conv_call *call, conv_method method) {
     if (!conv_method_fits(&call->shape, call->pass, method)) {
         return resin_fail(context, RESIN_ERROR_ARGUMENT,
-                          "conv2d: method %s cannot do a kernel of %lldx%lld with stride %lldx%lld, "
-                          "dilation %lldx%lld and %lld groups",
+                          "conv2d: method %s cannot do a kernel of %lldx%lld with stride "
+                          "%lldx%lld, dilation %lldx%lld and %lld groups",
                           conv_method_name(method), (long long)call->shape.kernel_h,
                           (long long)call->shape.kernel_w, (long long)call->shape.stride_h,
                           (long long)call->shape.stride_w, (long long)call->shape.dilation_h,
                           (long long)call->shape.dilation_w, (long long)call->shape.groups);
+    }
+    /* The others divide by these sizes. */
+    const conv_shape *s = &call->shape;
+    if (s->batch == 0 || s->in_c == 0 || s->out_c == 0 || s->in_h == 0 || s->in_w == 0 ||
+        s->out_h == 0 || s->out_w == 0) {
+        method = CONV_REFERENCE;
     }
     switch (method) {
     case CONV_WINOGRAD: return conv_winograd_run(context, call);

@@ -1,5 +1,5 @@
-/* conv_direct.c: convolution that reads the image where it lies, without copying patches: the pixels
- * that one row of a kernel covers lie side by side, so that kernel_w x channels is the depth of a
+/* conv_direct.c: convolution that reads the image where it lies, without copying patches: the
+ * pixels that one row of a kernel covers lie side by side, so that kernel_w x channels is the depth of a
  * matrix product whose rows are the pixels of an output row, stride x channels apart; the rows of
  * the kernel are its segments.
  *

@@ -165,15 +165,16 @@ static resin_status run_backward_data(resin_context *context, const conv_call *c
     return RESIN_OK;
 }
 
-/* Backward-weights: a piece sums one vector of channels over one part of the strips; parts are added
- * in order. */
+/* Backward-weights: a piece sums one vector of channels over one part of the strips; parts are
+ * added in order. */
 
 static void add_strip(const grouped *d, const float *strip, int64_t image, int64_t vector,
                       int64_t row, int64_t row_last, float *gradient, float *dweights,
                       bool accumulate) {
     const conv_grid *g = &d->grid;
     const conv_kernels *kernels = g->call->kernels;
-    int64_t out_c = g->result_c, depth = g->w.taps * g->group_in, channel = vector * kernels->vector;
+    int64_t out_c = g->result_c, depth = g->w.taps * g->group_in;
+    int64_t channel = vector * kernels->vector;
     int lanes = lanes_of(d, vector);
     kernels->pack((row_last - row) * g->w.count, lanes,
                   g->call->dy + (image * g->h.count + row) * g->w.count * out_c + channel, out_c,

@@ -51,9 +51,9 @@ static void copy_patch(const patches *p, int64_t pixel, int64_t channel, int64_t
         int64_t x = left + tap % grid->w.taps * grid->w.tap_step;
         size_t size = (size_t)(end - column) * sizeof(float);
         if (y >= 0 && y < grid->h.source && x >= 0 && x < grid->w.source) {
-            const float *place = grid->source + ((image * grid->h.source + y) * grid->w.source + x) *
-                                                 grid->source_c + channel + (column - start);
-            memcpy(patch + (column - from), place, size);
+            int64_t place = (image * grid->h.source + y) * grid->w.source + x;
+            memcpy(patch + (column - from),
+                   grid->source + place * grid->source_c + channel + (column - start), size);
         } else {
             memset(patch + (column - from), 0, size);
         }
@@ -69,7 +69,8 @@ static void multiply_panel(const patches *p, const float *rows, int64_t group, i
                            int64_t pixel, int64_t count, float *sums) {
     const conv_grid *grid = &p->grid;
     const conv_kernels *kernels = grid->call->kernels;
-    int64_t columns = conv_panel_columns(grid, panel), width = conv_round_up(columns, kernels->vector);
+    int64_t columns = conv_panel_columns(grid, panel);
+    int64_t width = conv_round_up(columns, kernels->vector);
     int64_t channel = group * grid->group_out + panel * kernels->block_columns;
     bool dense = grid->h.spread == 1 && grid->w.spread == 1;
     float *to = dense ? grid->result + pixel * grid->result_c + channel : sums;
@@ -158,8 +159,8 @@ static resin_status run_backward_data(resin_context *context, const conv_call *c
     return RESIN_OK;
 }
 
-/* Backward-weights: dw (depth x out_c) = patches^T dy. A piece sums a block of rows and columns over
- * one part of the pixels; parts, where there is more than one, are added in order. */
+/* Backward-weights: dw (depth x out_c) = patches^T dy. A piece sums a block of rows and columns
+ * over one part of the pixels; parts, where there is more than one, are added in order. */
 
 static void weight_sum_piece(void *argument, int64_t piece, int worker) {
     const patches *p = argument;

@@ -3,11 +3,11 @@
  *
  * Tolerance. A sum of k products of float32 numbers, in any order, is off by at most
  * k * eps * sum |x_i w_i| (Higham, Accuracy and Stability of Numerical Algorithms, 3.1; eps = 2^-24
- * for one rounding, and k + 1 with the bias). Values here lie in [-1, 1), so sum |x_i w_i| <= k and
- * errors of single roundings are independent: we allow 4 sqrt(k) * eps * sqrt(k) + 4 eps = 4 (k + 1)
- * eps. Winograd's transforms enlarge intermediate values: by the largest row sums of |A^T|, |G|, |B^T|
- * (19, 1, 10), each used in two directions; measured errors are some 10 times those of the plain sum,
- * we allow WINOGRAD_FACTOR = 32 times. */
+ * for one rounding, and k + 1 with the bias). Values here lie in [-1, 1), so sum |x_i w_i| <= k:
+ * that bound would be k (k + 1) eps; rounding errors of either sign mostly cancel, and 4 (k + 1)
+ * eps is allowed. Winograd's transforms enlarge what is rounded in between: the row sums of |A^T|, |G|
+ * and |B^T| are at most 18, 1 and 10, used in two directions. Its measured errors are about ten
+ * times those of the plain sum, and WINOGRAD_FACTOR times as much is allowed. */
 #include "core/kernels/kernels.h"
 #include "core/ops/conv_call.h"
 #include "core/ops/product_call.h"
@@ -37,7 +37,7 @@ static int64_t random_integer(int64_t low, int64_t high) {
     return low + (int64_t)(next_random() * (double)(high - low + 1));
 }
 
-/* Arrays of both types with the same values; `guard` floats behind the end must stay as they are. */
+/* An array in both types with the same values. GUARD floats behind its end must stay as they are. */
 enum { GUARD = 64 };
 typedef struct array {
     int64_t count;
@@ -135,7 +135,7 @@ static double largest_error(const array *a) {
 
 static double worst_share[CONV_METHOD_COUNT][3];
 
-static void check_problem(resin_context *context, conv_shape shape) {
+static void check_problem(resin_context *context, conv_shape shape, bool large) {
     problem p = new_problem(shape);
     for (conv_pass pass = CONV_FORWARD; pass <= CONV_BACKWARD_WEIGHTS; pass++) {
         run_exact(context, &p, pass);
@@ -145,7 +145,7 @@ static void check_problem(resin_context *context, conv_shape shape) {
             if (method == CONV_WINOGRAD) allowed *= WINOGRAD_FACTOR;
             for (int set = 0; set < SETS; set++) {
                 const resin_kernel_table *kernels = resin_kernels_of(sets[set]);
-                if (!kernels) continue;
+                if (!kernels || (method == CONV_REFERENCE && (large || set < SETS - 1))) continue;
                 run_fast(context, &p, pass, method, &kernels->conv);
                 double error = largest_error(result_of(&p, pass));
                 if (error / allowed > worst_share[method][pass]) {
@@ -173,7 +173,7 @@ static int64_t random_channels(void) { return channel_counts[random_integer(0, 7
 
 static void test_3x3_shapes(void **state) {
     resin_context *context = *state;
-    for (int i = 0; i < 150; i++) {
+    for (int i = 0; i < 120; i++) {
         conv_shape s = {.batch = random_integer(1, 3), .in_h = random_integer(1, 13),
                         .in_w = random_integer(1, 13), .in_c = random_channels(),
                         .out_c = random_channels(), .kernel_h = 3, .kernel_w = 3, .stride_h = 1,
@@ -181,13 +181,13 @@ static void test_3x3_shapes(void **state) {
                         .pad_left = random_integer(0, 3), .pad_bottom = random_integer(0, 3),
                         .pad_right = random_integer(0, 3), .dilation_h = 1, .dilation_w = 1,
                         .groups = 1};
-        if (possible(&s)) check_problem(context, s);
+        if (possible(&s)) check_problem(context, s, false);
     }
 }
 
 static void test_any_shapes(void **state) {
     resin_context *context = *state;
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 200; i++) {
         conv_shape s = {.batch = random_integer(1, 3), .in_h = random_integer(1, 13),
                         .in_w = random_integer(1, 13), .in_c = random_channels(),
                         .out_c = random_channels(), .kernel_h = random_integer(1, 5),
@@ -196,7 +196,7 @@ static void test_any_shapes(void **state) {
                         .pad_left = random_integer(0, 3), .pad_bottom = random_integer(0, 3),
                         .pad_right = random_integer(0, 3), .dilation_h = random_integer(1, 3),
                         .dilation_w = random_integer(1, 3), .groups = 1};
-        if (possible(&s)) check_problem(context, s);
+        if (possible(&s)) check_problem(context, s, false);
     }
 }
 
@@ -211,14 +211,14 @@ static void test_common_shapes(void **state) {
                         .kernel_w = k[0], .stride_h = k[1], .stride_w = k[1], .pad_top = k[2],
                         .pad_left = k[2], .pad_bottom = k[2], .pad_right = k[2], .dilation_h = 1,
                         .dilation_w = 1, .groups = 1};
-        if (possible(&s)) check_problem(context, s);
+        if (possible(&s)) check_problem(context, s, false);
     }
 }
 
 static void test_groups(void **state) {
     resin_context *context = *state;
     static const int64_t sizes[] = {1, 2, 3, 4, 8, 12, 16, 17, 32};
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 150; i++) {
         int64_t groups = random_integer(2, 9), in = sizes[random_integer(0, 8)];
         int64_t out = random_integer(0, 2) ? in : sizes[random_integer(0, 8)];
         int64_t kernel = random_integer(0, 2) ? 3 : random_integer(1, 4);
@@ -229,7 +229,7 @@ static void test_groups(void **state) {
                         .pad_left = random_integer(0, 2), .pad_bottom = random_integer(0, 2),
                         .pad_right = random_integer(0, 2), .dilation_h = random_integer(1, 2),
                         .dilation_w = random_integer(1, 2), .groups = groups};
-        if (possible(&s)) check_problem(context, s);
+        if (possible(&s)) check_problem(context, s, false);
     }
 }
 
@@ -237,20 +237,20 @@ static void test_groups(void **state) {
 static const conv_shape large_shapes[] = {
     {2, 40, 40, 17, 0, 0, 33, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
     {4, 33, 30, 64, 0, 0, 40, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
-    {16, 30, 30, 96, 0, 0, 100, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
-    {4, 14, 14, 160, 0, 0, 200, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {8, 31, 31, 256, 0, 0, 33, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {2, 14, 14, 160, 0, 0, 200, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
     {3, 7, 7, 512, 0, 0, 130, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
     {2, 64, 64, 3, 0, 0, 64, 7, 7, 2, 2, 3, 3, 3, 3, 1, 1, 1},
-    {4, 28, 28, 128, 0, 0, 160, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1},
-    {4, 28, 28, 512, 0, 0, 64, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
-    {4, 28, 28, 64, 0, 0, 260, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1},
+    {2, 28, 28, 128, 0, 0, 160, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1},
+    {3, 28, 28, 200, 0, 0, 64, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+    {2, 28, 28, 64, 0, 0, 260, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1},
     {2, 28, 28, 128, 0, 0, 128, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 32},
     {2, 28, 28, 64, 0, 0, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 64},
 };
 enum { LARGE_SHAPES = sizeof large_shapes / sizeof *large_shapes };
 
 static void test_large_shapes(void **state) {
-    for (int i = 0; i < LARGE_SHAPES; i++) check_problem(*state, large_shapes[i]);
+    for (int i = 0; i < LARGE_SHAPES; i++) check_problem(*state, large_shapes[i], true);
 }
 
 /* The same bits with 1, 2 and 7 threads. */
@@ -277,7 +277,7 @@ static void test_threads(void **state) {
         }
         free_problem(&p);
     }
-    assert_int_equal(resin_set_threads(context, 2), RESIN_OK);
+    assert_int_equal(resin_set_threads(context, 1), RESIN_OK);
 }
 
 /* The public passes choose a method that fits, and dbias is the sum of dy. */
@@ -305,6 +305,14 @@ static void test_public_passes(void **state) {
     }
 }
 
+/* A batch of nothing: dweights are zeros, and nothing is divided by it. */
+static void test_empty_batch(void **state) {
+    check_problem(*state, (conv_shape){0, 9, 9, 4, 0, 0, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+                  false);
+    check_problem(*state, (conv_shape){0, 9, 9, 4, 0, 0, 8, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 2},
+                  false);
+}
+
 static void test_method_that_does_not_fit(void **state) {
     resin_context *context = *state;
     problem p = new_problem((conv_shape){1, 9, 9, 4, 0, 0, 4, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1});
@@ -315,8 +323,10 @@ static void test_method_that_does_not_fit(void **state) {
 
 /* One product with each set of kernels and several numbers of threads. */
 static void check_product(resin_context *context, product_call call) {
-    int64_t a_rows = call.transpose_a ? call.k : call.m, a_columns = call.transpose_a ? call.m : call.k;
-    int64_t b_rows = call.transpose_b ? call.n : call.k, b_columns = call.transpose_b ? call.k : call.n;
+    int64_t a_rows = call.transpose_a ? call.k : call.m;
+    int64_t a_columns = call.transpose_a ? call.m : call.k;
+    int64_t b_rows = call.transpose_b ? call.n : call.k;
+    int64_t b_columns = call.transpose_b ? call.k : call.n;
     call.lda = a_columns + random_integer(0, 3);
     call.ldb = b_columns + random_integer(0, 3);
     call.ldc = call.n + random_integer(0, 3);
@@ -352,7 +362,7 @@ static void check_product(resin_context *context, product_call call) {
         const resin_kernel_table *kernels = resin_kernels_of(sets[set]);
         if (!kernels) continue;
         call.kernels = &kernels->conv;
-        for (int threads = 1; threads <= 4; threads += 3) {
+        for (int threads = 1; threads <= (kernels == resin_kernels() ? 3 : 1); threads += 2) {
             memcpy(c.single, before, (size_t)c.count * sizeof(float));
             assert_int_equal(resin_set_threads(context, threads), RESIN_OK);
             assert_int_equal(product_run(context, &call), RESIN_OK);
@@ -365,7 +375,7 @@ static void check_product(resin_context *context, product_call call) {
                      largest_error(&c));
         }
     }
-    resin_set_threads(context, 2);
+    assert_int_equal(resin_set_threads(context, 1), RESIN_OK);
     free(before);
     free(first);
     free_array(&a);
@@ -375,7 +385,8 @@ static void check_product(resin_context *context, product_call call) {
 
 static void test_product(void **state) {
     static const int64_t sizes[][3] = {{1, 1, 1},     {3, 5, 7},     {14, 32, 9},   {15, 33, 64},
-                                       {100, 16, 27}, {130, 70, 330}, {1, 1000, 50}, {300, 200, 700},
+                                       {100, 16, 27}, {130, 70, 330}, {1, 1000, 50},
+                                       {300, 200, 700},
                                        {40, 50, 9000}, {500, 3, 20},  {13, 64, 2},   {5, 6, 0}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         for (int bits = 0; bits < 16; bits++) {
@@ -389,7 +400,7 @@ static void test_product(void **state) {
 
 static int set_up(void **state) {
     resin_context *context = resin_context_new();
-    if (!context) return 1;
+    if (!context || resin_set_threads(context, 1) != RESIN_OK) return 1;
     *state = context;
     return 0;
 }
@@ -409,8 +420,8 @@ int main(void) {
         cmocka_unit_test(test_3x3_shapes),     cmocka_unit_test(test_any_shapes),
         cmocka_unit_test(test_common_shapes),  cmocka_unit_test(test_groups),
         cmocka_unit_test(test_large_shapes),   cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_public_passes),  cmocka_unit_test(test_method_that_does_not_fit),
-        cmocka_unit_test(test_product),
+        cmocka_unit_test(test_public_passes),  cmocka_unit_test(test_empty_batch),
+        cmocka_unit_test(test_product),        cmocka_unit_test(test_method_that_does_not_fit),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
