@@ -7,6 +7,7 @@
 #include "core/kernels/pointwise.h"
 #include "core/kernels/norm_kernels.h"
 #include "core/kernels/optimizer_kernels.h"
+#include "core/kernels/pool_kernels.h"
 #include "core/kernels/peak.h"
 
 typedef struct resin_kernel_table {
@@ -15,6 +16,7 @@ typedef struct resin_kernel_table {
     pointwise_kernels pointwise;
     norm_kernels norm;
     optimizer_kernels optimizer;
+    pool_kernels pool;
     peak_kernels peak;
 } resin_kernel_table;
 

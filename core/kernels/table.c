@@ -9,6 +9,7 @@ extern const conv_kernels KERNEL(conv);
 extern const pointwise_kernels KERNEL(pointwise);
 extern const norm_kernels KERNEL(norm);
 extern const optimizer_kernels KERNEL(optimizer);
+extern const pool_kernels KERNEL(pool);
 extern const peak_kernels KERNEL(peak);
 
 void KERNEL(fill)(resin_kernel_table *table);
@@ -18,5 +19,6 @@ void KERNEL(fill)(resin_kernel_table *table) {
     table->pointwise = KERNEL(pointwise);
     table->norm = KERNEL(norm);
     table->optimizer = KERNEL(optimizer);
+    table->pool = KERNEL(pool);
     table->peak = KERNEL(peak);
 }
