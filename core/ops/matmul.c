@@ -45,13 +45,15 @@ static resin_status matrix_of(resin_tensor *t, matrix *m) {
 
 /* The distance from each matrix of a batch to the next, if it is the same for all. */
 static bool even_step(const resin_tensor *t, int batch_rank, int64_t *step) {
-    int64_t expected = -1;
+    bool first = true;
+    int64_t next = 0;
     *step = 0;
     for (int i = batch_rank - 1; i >= 0; i--) {
         if (t->shape[i] == 1) continue;
-        if (expected < 0) *step = t->stride[i];
-        else if (t->stride[i] != expected) return false;
-        expected = t->stride[i] * t->shape[i];
+        if (first) *step = t->stride[i];
+        else if (t->stride[i] != next) return false;
+        first = false;
+        next = t->stride[i] * t->shape[i];
     }
     return true;
 }
