@@ -1,7 +1,7 @@
 /* conv_direct.c: convolution that reads the image where it lies, without copying patches: the
- * pixels that one row of a kernel covers lie side by side, so that kernel_w x channels is the depth of a
- * matrix product whose rows are the pixels of an output row, stride x channels apart; the rows of
- * the kernel are its segments.
+ * pixels that one row of a kernel covers lie side by side, so that kernel_w x channels is the depth
+ * of a matrix product whose rows are the pixels of an output row, stride x channels apart; the rows
+ * of the kernel are its segments.
  *
  * A piece works on a strip: the source rows that some rows of the result need, with the padding
  * around them (and only the channels of its group). Without padding and groups the image itself is

@@ -5,8 +5,8 @@
  * (first + i * step + a * tap_step, likewise j and b) and writes the result's pixel
  * (i * spread + place, ...). Forward is one grid. Backward-data with stride s is s x s of them: the
  * pixels h = i * s + r of dx are reached by the taps t with (r + pad - t * dilation) divisible by
- * s, from dy's row (h + pad - t * dilation) / s: a gather, so that no sum is shared by workers. Taps
- * are counted so that tap_step is positive: pixels that are read together lie together. */
+ * s, from dy's row (h + pad - t * dilation) / s: a gather, so that no sum is shared by workers.
+ * Taps are counted so that tap_step is positive: pixels that are read together lie together. */
 #ifndef RESIN_OPS_CONV_GRID_H
 #define RESIN_OPS_CONV_GRID_H
 

@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-    STRIP_FLOATS = 32 << 10, /* of a strip, where its rows allow: it stays in the cache */
+    STRIP_FLOATS = 64 << 10, /* of a strip, where its rows allow: it stays in the cache */
     ENOUGH_PIECES = 64,
     MAXIMUM_PARTS = 64
 };

@@ -2,8 +2,8 @@
  *
  * An output is cut into tiles of 4x4. With d the 6x6 input pixels of a tile, w the weights of one
  * pair of channels,   y = A^T [ sum over channels (G w G^T) . (B^T d B) ] A   (Lavin and Gray,
- * 2016): at each of the 36 points of the transformed tile a matrix product over channels remains, 36
- * multiplications for 16 outputs where the plain sum has 144.
+ * 2016): at each of the 36 points of the transformed tile a matrix product over channels remains,
+ * 36 multiplications for 16 outputs where the plain sum has 144.
  *   backward-data is the same with the weights rotated and transposed and padding 2 - p;
  *   backward-weights is the adjoint: dw = G^T [ sum over tiles (B^T d B) . (A dy A^T) ] G.
  *

@@ -5,8 +5,8 @@
  * k * eps * sum |x_i w_i| (Higham, Accuracy and Stability of Numerical Algorithms, 3.1; eps = 2^-24
  * for one rounding, and k + 1 with the bias). Values here lie in [-1, 1), so sum |x_i w_i| <= k:
  * that bound would be k (k + 1) eps; rounding errors of either sign mostly cancel, and 4 (k + 1)
- * eps is allowed. Winograd's transforms enlarge what is rounded in between: the row sums of |A^T|, |G|
- * and |B^T| are at most 18, 1 and 10, used in two directions. Its measured errors are about ten
+ * eps is allowed. Winograd's transforms enlarge what is rounded in between: the row sums of |A^T|,
+ * |G| and |B^T| are at most 18, 1 and 10, used in two directions. Its measured errors are about ten
  * times those of the plain sum, and WINOGRAD_FACTOR times as much is allowed. */
 #include "core/kernels/kernels.h"
 #include "core/ops/conv_call.h"
@@ -37,7 +37,7 @@ static int64_t random_integer(int64_t low, int64_t high) {
     return low + (int64_t)(next_random() * (double)(high - low + 1));
 }
 
-/* An array in both types with the same values. GUARD floats behind its end must stay as they are. */
+/* An array in both types with the same values. GUARD floats behind it must stay as they are. */
 enum { GUARD = 64 };
 typedef struct array {
     int64_t count;
