@@ -248,6 +248,19 @@ describe("a user's layer", function()
         assert.equal(8, dense.weights.grad:totable()[1][1]) -- 4 of each use
     end)
 
+    it("can be tried again when building failed", function()
+        local Picky = nn.layer("Picky")
+        function Picky:build(input_shape)
+            self.weights = self:parameter("weights", {input_shape[1]}, "ones")
+            if input_shape[1] ~= 4 then self:fail("expected 4 values, got %d", input_shape[1]) end
+        end
+        function Picky:call(x) return x * self.weights end
+        local picky = Picky()
+        assert_fails(function() picky(nn.input{3}) end, "picky", "got 3")
+        assert.same({4}, picky(nn.input{4}):shape())
+        assert.equal(4, picky:count())
+    end)
+
     it("is told when it uses a name that layers have", function()
         assert_fails(function() return nn.layer("Clash") {count = 3} end, '"count"')
     end)

@@ -80,7 +80,7 @@ local function construct(class, given, ...)
     data, given = split_data(given)
     created = created + 1
     local self = setmetatable({}, class)
-    rawset(self, "_fields", {})    -- names of table fields in the order of their assignment
+    rawset(self, "_fields", {})    -- names of fields in the order of their assignment
     rawset(self, "_variables", {}) -- parameters and buffers in order
     rawset(self, "_id", created)
     rawset(self, "built", false)
@@ -291,7 +291,12 @@ local function build(self, input_shape, dtype)
     if self.dtype == nil then
         rawset(self, "dtype", dtype == "float64" and "float64" or "float32")
     end
-    inside(self, nil, self.build, self, input_shape)
+    local before = #self._variables
+    local ok, message = pcall(inside, self, nil, self.build, self, input_shape)
+    if not ok then -- so that it can be tried again with another input
+        for position = #self._variables, before + 1, -1 do self._variables[position] = nil end
+        error(message, 0)
+    end
     self:children() -- gives them their labels
     if not self.trainable then self:set_trainable(false) end
     rawset(self, "built", true)
