@@ -47,4 +47,13 @@ function formula.projection(count)
     return list
 end
 
+--- Whether two lists of tensors hold the same numbers (the sign of a zero does not count).
+function formula.identical(a, b)
+    if #a ~= #b then return false end
+    for i, one in ipairs(a) do
+        if one:count() ~= b[i]:count() or one:not_equal(b[i]):sum():item() ~= 0 then return false end
+    end
+    return true
+end
+
 return formula
