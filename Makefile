@@ -19,6 +19,7 @@ V ?=
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
+.SECONDARY:
 .SUFFIXES:
 .PHONY: all module resnet test check sanitize install install-lua uninstall clean \
     run-resnet c-tests tests embed-host FORCE
