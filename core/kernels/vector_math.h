@@ -72,7 +72,7 @@ static inline vfloat vexpm1(vfloat x) {
 static inline vfloat vlog(vfloat x) {
     vint tiny = x < vset(0x1p-126f);
     vint bits = (vint)vselect(tiny, x * 0x1p23f, x);
-    vint e = (bits - 0x3f3504f3) >> 23;
+    vint e = (vint)((vbits)bits - 0x3f3504f3u) >> 23;
     vfloat f = (vfloat)(vint)((vbits)bits - ((vbits)e << 23)) - 1.0f;
     vfloat exponent = __builtin_convertvector(e - (tiny & 23), vfloat);
     vfloat p = f * 7.0376836292e-2f - 1.1514610310e-1f;

@@ -393,7 +393,7 @@ static void test_take_and_gather(void **state) {
             for (int j = 0; j < list.rank; j++)
                 number = number * list.size[j] + position[axis + j];
             for (int j = 0; j < shape.rank; j++)
-                place[j] = j < axis ? position[j] : position[j + list.rank - 1];
+                if (j != axis) place[j] = position[j < axis ? j : j + list.rank - 1];
             place[axis] = (int64_t)get(where, number) - base;
             must(context, resin_get(x, place, &value));
             assert_true(get(y, i) == value);
