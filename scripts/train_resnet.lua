@@ -52,7 +52,8 @@ local OPTIONS = {
     {"lr", "X", "learning rate, the highest of the schedule*", kind = "number", low = 0},
     {"schedule", "NAME", "of the learning rate*", what = "schedule",
         choices = {"constant", "step", "cosine", "one-cycle"}},
-    {"momentum", "X", "of sgd, with Nesterov's step", kind = "number", low = 0, default = 0.9},
+    {"momentum", "X", "of sgd, with Nesterov's step", kind = "number", low = 0, high = 1,
+        default = 0.9},
     {"weight-decay", "X", "L2 decay of the weights*", kind = "number", low = 0},
     {"crop", "N", "shift training images by up to N pixels*", kind = "integer", low = 0},
     {"flip", nil, "mirror training images at random; --no-flip does not*"},
@@ -239,8 +240,8 @@ local function describe(settings, model, train_set, test_set)
     -- Backward takes twice as long as forward; a multiply-add is two operations.
     local passes = settings.epochs * (3 * #train_set + #test_set)
     local seconds = measure_image(settings, train_set) / 3 * passes
-    print(("the training is %.4g TFLOP and takes about %s here; --image-size, --samples, --width "
-        .. "and --epochs make it smaller"):format(2e-12 * multiply_adds * passes,
+    print(("training and validation are %.4g TFLOP and take about %s here; --image-size, --samples, "
+        .. "--width and --epochs make it less"):format(2e-12 * multiply_adds * passes,
             duration(seconds)))
 end
 
