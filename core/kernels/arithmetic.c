@@ -1,7 +1,7 @@
 /* arithmetic.c: functions of two arguments, each with its two derivatives below it: arithmetic,
  * minimum and maximum, powers, comparisons; and the choice by a condition. The file includes itself
- * once for each dtype, with `number` as its type; the loops are plain, the compiler makes vectors of
- * them.
+ * once for each dtype, with `number` as its type; the loops are plain, the compiler makes vectors
+ * of them.
  *
  * At ties minimum and maximum give each argument half of the gradient, as in PyTorch. */
 #include "core/kernels/kernel.h"

@@ -1,5 +1,5 @@
-/* pointwise.c: the elementwise functions, folds and softmax of one instruction set, gathered for the
- * table of kernels. */
+/* pointwise.c: the elementwise functions, folds and softmax of one instruction set, gathered for
+ * the table of kernels. */
 #include "core/kernels/kernel.h"
 #include "core/kernels/pointwise.h"
 

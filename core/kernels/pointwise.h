@@ -31,8 +31,8 @@ typedef struct binary_kernel {
     /* Which operands the gradients read, so what forward must save; the others are NULL there. */
     bool gradient_a_reads_a, gradient_a_reads_b, gradient_b_reads_a, gradient_b_reads_b;
     binary_loop forward[RESIN_DTYPE_COUNT];
-    /* d f / d a times dc, and d f / d b times dc: from a, b (broadcast by strides) and dc; da and db
-     * are contiguous. NULL: the gradient is dc itself (or there is none, for comparisons). */
+    /* d f / d a times dc, and d f / d b times dc: from a, b (broadcast by strides) and dc; da and
+     * db are contiguous. NULL: the gradient is dc itself (or there is none, for comparisons). */
     void (*gradient_a[RESIN_DTYPE_COUNT])(int64_t n, const void *a, int64_t a_stride, const void *b,
                                           int64_t b_stride, const void *dc, int64_t dc_stride,
                                           void *da);
@@ -71,7 +71,7 @@ typedef void (*reduce_loop)(const reduction_kernel *kernel, resin_dtype dtype, i
                             const void *x, int64_t stride, void *accumulator,
                             const double *center);
 
-/* Where the extreme value of n elements lies: the first of equals; the first NaN if there is one. */
+/* Where the extreme value of n elements lies: the first of equals, or the first NaN. */
 typedef int64_t (*position_loop)(int64_t n, const void *x, int64_t stride);
 
 /* One row of softmax and its relatives; [0] is float32, [1] float64; all contiguous. */

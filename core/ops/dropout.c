@@ -1,4 +1,4 @@
-/* dropout.c: dropout as Srivastava et al. (JMLR 15, 2014) with the factor in training: an element is
+/* dropout.c: dropout (Srivastava et al., JMLR 15, 2014) with the factor in training: an element is
  * 0 with probability `rate`, else divided by 1 - rate.
  *
  * Which ones are kept is a function of (seed, stream, position), so backward draws the same numbers

@@ -8,8 +8,8 @@
 typedef unsigned axis_set;
 
 /* Folds x over `reduced` with the kernel of that name (kernels/reductions.c) into `totals`: double
- * for float tensors, int64_t for the others, one for each output in row-major order of the axes that
- * stay. `center` has one value for each output, or is NULL. The caller frees `totals` with
+ * for float tensors, int64_t for the others, one for each output in row-major order of the axes
+ * that stay. `center` has one value for each output, or is NULL. The caller frees `totals` with
  * resin_deallocate. The order of additions depends on the shape and strides only. */
 resin_status fold_axes(const resin_tensor *x, axis_set reduced, const char *kernel,
                        const double *center, void **totals);

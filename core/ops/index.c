@@ -13,7 +13,8 @@
 /* An error for the first position that is not base .. base + size - 1; `what` it stands for. */
 static resin_status outside(const op_call *call, const char *what, int64_t value, int64_t place,
                             int64_t base, int64_t size) {
-    const char *hint = value == 0 && base == 1 ? " (for positions that count from 0: base = 0)" : "";
+    const char *hint =
+        value == 0 && base == 1 ? " (for positions that count from 0: base = 0)" : "";
     return op_fail(call, RESIN_ERROR_ARGUMENT,
                    "%s number %lld is %lld, expected %lld to %lld%s", what,
                    (long long)(place + base), (long long)value, (long long)base,

@@ -275,8 +275,7 @@ resin_status matmul_forward(op_call *call) {
 /* Gives a gradient in the shape of as_matrix's result (with batch axes) to the input. */
 static resin_status give_matrix_gradient(op_call *call, int index, resin_tensor *gradient) {
     int rank;
-    const int64_t *shape = op_input_shape(call, index, &rank);
-    (void)shape;
+    op_input_shape(call, index, &rank);
     if (rank != 1) return op_give_grad_broadcast(call, index, gradient);
     resin_tensor *vector;
     RESIN_TRY(drop_axes(gradient, index == 0, index == 1, &vector));

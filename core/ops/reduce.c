@@ -1,4 +1,4 @@
-/* reduce.c: sums, means, extremes, variances and norms over any axes, and the positions of extremes.
+/* reduce.c: sums, means, extremes, variances and norms over any axes, and where the extremes lie.
  *
  * Folding itself is in fold.c; here are the shape rules, what becomes of the totals, and the
  * gradients. `axes` lists the axes (none: all of them), `keep` leaves them with size 1. */

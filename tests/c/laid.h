@@ -1,5 +1,5 @@
-/* laid.h: tensors that lie in memory in strange ways, and how tests read them: one element at a time,
- * by position. */
+/* laid.h: tensors that lie in memory in strange ways, and how tests read them: one element at a
+ * time, by position. */
 #ifndef RESIN_TESTS_LAID_H
 #define RESIN_TESTS_LAID_H
 

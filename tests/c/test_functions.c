@@ -70,7 +70,8 @@ static const unary_kernel *find(const pointwise_kernels *kernels, const char *na
     return NULL;
 }
 
-/* How far `y` is from `exact`, in units in the last place of a float of size max(|exact|, scale). */
+/* How far `y` is from `exact`, in units in the last place of a float as large as the greater of
+ * |exact| and `scale`. */
 static double distance(float y, double exact, double scale) {
     const float nearest = (float)exact;
     if (isnan(exact)) return isnan(y) ? 0 : (double)INFINITY;
@@ -112,7 +113,8 @@ static void measure(const function_case *c, const unary_kernel *kernel, block *b
     kernel->gradient[RESIN_FLOAT64](n, b->exact_x, b->exact_y, b->exact_dy, b->exact_dx, c->p,
                                     c->q);
     for (int64_t i = 0; i < n; i++) {
-        keep_worst(value, distance(b->y[i], b->exact_y[i], c->value_scale), b->x[i], b->y[i], b->exact_y[i]);
+        keep_worst(value, distance(b->y[i], b->exact_y[i], c->value_scale), b->x[i], b->y[i],
+                   b->exact_y[i]);
         keep_worst(gradient, distance(b->dx[i], b->exact_dx[i], c->gradient_scale), b->x[i],
                    b->dx[i], b->exact_dx[i]);
     }

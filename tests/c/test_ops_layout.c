@@ -1,5 +1,5 @@
-/* test_ops_layout.c: products, layout, joining, indexing and dropout against plain loops; and the same
- * bits at any number of threads for all families. */
+/* test_ops_layout.c: products, layout, joining, indexing and dropout against plain loops; and the
+ * same bits at any number of threads for all families. */
 #include "tests/c/laid.h"
 
 #include <stdio.h>
@@ -158,10 +158,10 @@ static void test_reshape(void **state) {
     }
     resin_tensor *x = drawn(context, RESIN_INT32, SHAPE(2, 3, 4));
     const int64_t wrong[2] = {5, -1}, two[2] = {-1, -1};
-    fails_with(context, RESIN_ERROR_SHAPE, "reshape", INPUTS(x), OPTIONS(set_ints("shape", 2, wrong)),
-               "(2, 3, 4)", "(5, -1)", NULL);
-    fails_with(context, RESIN_ERROR_SHAPE, "reshape", INPUTS(x), OPTIONS(set_ints("shape", 2, two)),
-               "(-1, -1)", NULL);
+    fails_with(context, RESIN_ERROR_SHAPE, "reshape", INPUTS(x),
+               OPTIONS(set_ints("shape", 2, wrong)), "(2, 3, 4)", "(5, -1)", NULL);
+    fails_with(context, RESIN_ERROR_SHAPE, "reshape", INPUTS(x),
+               OPTIONS(set_ints("shape", 2, two)), "(-1, -1)", NULL);
     resin_release(x);
 }
 
@@ -174,7 +174,8 @@ static void test_slice(void **state) {
         const int axes = (int)test_integer(1, shape.rank);
         test_shape expected = shape;
         for (int i = 0; i < axes; i++) {
-            const int64_t size = shape.size[i], a = test_integer(0, size), b = test_integer(0, size);
+            const int64_t size = shape.size[i];
+            const int64_t a = test_integer(0, size), b = test_integer(0, size);
             const bool back = test_integer(0, 1);
             step[i] = (back ? -1 : 1) * test_integer(1, 3);
             start[i] = back ? (a > b ? a : b) - 1 : a < b ? a : b;
@@ -184,7 +185,8 @@ static void test_slice(void **state) {
                 expected.size[i]++;
         }
         resin_tensor *y = run_op(context, "slice", INPUTS(x),
-                                 OPTIONS(set_ints("start", axes, start), set_ints("stop", axes, stop),
+                                 OPTIONS(set_ints("start", axes, start),
+                                         set_ints("stop", axes, stop),
                                          set_ints("step", axes, step)));
         assert_shape(y, expected);
         for (int64_t i = 0; i < count_of(y); i++) {
@@ -322,22 +324,24 @@ static void test_pad_tile_flip(void **state) {
     }
 }
 
+static resin_tensor *cast_to(resin_context *context, resin_tensor *x, const char *dtype) {
+    return run_op(context, "cast", INPUTS(x), OPTIONS(set_string("dtype", dtype)));
+}
+
 static void test_cast(void **state) {
     resin_context *context = *state;
     const double values[] = {-1.75, 0, 2.5, 200.25};
     resin_tensor *x = tensor_of(context, RESIN_FLOAT64, SHAPE(4), values);
-    resin_tensor *single = run_op(context, "cast", INPUTS(x), OPTIONS(set_string("dtype", "float32")));
-    resin_tensor *whole = run_op(context, "cast", INPUTS(x), OPTIONS(set_string("dtype", "int32")));
+    resin_tensor *single = cast_to(context, x, "float32"), *whole = cast_to(context, x, "int32");
     for (int i = 0; i < 4; i++)
         assert_true(at(single, i) == values[i] && at(whole, i) == trunc(values[i]));
-    fails_with(context, RESIN_ERROR_ARGUMENT, "cast", INPUTS(x), OPTIONS(set_string("dtype", "half")),
-               "half", NULL);
+    fails_with(context, RESIN_ERROR_ARGUMENT, "cast", INPUTS(x),
+               OPTIONS(set_string("dtype", "half")), "half", NULL);
     release_all(INPUTS(x, single, whole));
 
     /* Gradients flow between the float types and end at integers. */
     x = leaf(context, RESIN_FLOAT32, SHAPE(3), NULL);
-    resin_tensor *wide = run_op(context, "cast", INPUTS(x), OPTIONS(set_string("dtype", "float64")));
-    resin_tensor *cut = run_op(context, "cast", INPUTS(x), OPTIONS(set_string("dtype", "int64")));
+    resin_tensor *wide = cast_to(context, x, "float64"), *cut = cast_to(context, x, "int64");
     resin_tensor *sum = run_op(context, "sum", INPUTS(wide), NO_OPTIONS);
     assert_false(resin_requires_grad(cut));
     must(context, resin_backward(sum, NULL, false));
@@ -434,9 +438,9 @@ static void test_dropout(void **state) {
         must(context, resin_full(context, RESIN_FLOAT32, 1, &n, 1, &x));
         must(context, resin_require_grad(x, true));
         resin_seed(context, 5);
-        resin_tensor *y = run_op(context, "dropout", INPUTS(x), OPTIONS(set_number("rate", rates[r])));
-        resin_tensor *other = run_op(context, "dropout", INPUTS(x),
-                                     OPTIONS(set_number("rate", rates[r])));
+        const op_options options = OPTIONS(set_number("rate", rates[r]));
+        resin_tensor *y = run_op(context, "dropout", INPUTS(x), options);
+        resin_tensor *other = run_op(context, "dropout", INPUTS(x), options);
         resin_tensor *sum = run_op(context, "sum", INPUTS(y), NO_OPTIONS);
         resin_seed(context, 99); /* backward must not depend on the state of now */
         must(context, resin_backward(sum, NULL, false));
@@ -453,11 +457,12 @@ static void test_dropout(void **state) {
         release_all(INPUTS(x, y, other, sum));
     }
     resin_tensor *x = drawn(context, RESIN_FLOAT32, SHAPE(3));
-    resin_tensor *none = run_op(context, "dropout", INPUTS(x), OPTIONS(set_bool("training", false)));
+    resin_tensor *none = run_op(context, "dropout", INPUTS(x),
+                                OPTIONS(set_bool("training", false)));
     resin_tensor *all = run_op(context, "dropout", INPUTS(x), OPTIONS(set_number("rate", 1)));
     for (int i = 0; i < 3; i++) assert_true(at(none, i) == at(x, i) && at(all, i) == 0);
-    fails_with(context, RESIN_ERROR_ARGUMENT, "dropout", INPUTS(x), OPTIONS(set_number("rate", 1.5)),
-               "1.5", NULL);
+    fails_with(context, RESIN_ERROR_ARGUMENT, "dropout", INPUTS(x),
+               OPTIONS(set_number("rate", 1.5)), "1.5", NULL);
     release_all(INPUTS(x, none, all));
 }
 
