@@ -285,7 +285,7 @@ sanitize:
 	+$(MAKE) --no-print-directory test BUILD=$(BUILD)/sanitize SANITIZE=address,undefined
 
 ifneq ($(findstring address,$(SANITIZE)),)
-PRELOAD := env LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0
+PRELOAD := env LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
 endif
 
 clean:

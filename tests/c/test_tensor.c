@@ -18,6 +18,12 @@
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
+/* Under AddressSanitizer, too, memory that is out is an answer. */
+const char *__asan_default_options(void);
+__attribute__((visibility("default"))) const char *__asan_default_options(void) {
+    return "allocator_may_return_null=1";
+}
+
 static int make_context(void **state) {
     *state = resin_context_new();
     return *state ? 0 : -1;
