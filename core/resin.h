@@ -330,13 +330,15 @@ enum { RESIN_MAX_CHANNELS = 4, RESIN_MAX_PAD = 4096 };
 /* How images become a batch. A byte becomes (byte / 255 - mean) / deviation, by channel. With `pad`,
  * the normalized image is padded with that many zeros on each side (that is: with the mean colour,
  * as in He et al. 2015, section 4.2) and a window of the original size is taken at random; with
- * `flip`, one image in two is mirrored left to right. Which window and whether mirrored depends on
- * (seed, epoch, record) only. */
+ * `flip`, one image in two is mirrored left to right; with `cutout`, a square of that many pixels a
+ * side around a random pixel is set to zero (DeVries and Taylor 2017). Which window and square, and
+ * whether mirrored, depends on (seed, epoch, record) only. */
 typedef struct resin_batch_settings {
     int pad;
     bool flip;
     float mean[RESIN_MAX_CHANNELS], deviation[RESIN_MAX_CHANNELS];
     uint64_t seed, epoch;
+    int cutout;
 } resin_batch_settings;
 
 /* The images with the numbers records[0 .. count - 1] (from 0; each may come several times) of
@@ -356,6 +358,46 @@ RESIN_API resin_status resin_epoch_order(resin_context *context, int64_t count, 
 RESIN_API resin_status resin_image_statistics(resin_context *context, const resin_tensor *images,
                                               double mean[RESIN_MAX_CHANNELS],
                                               double deviation[RESIN_MAX_CHANNELS]);
+
+/* Batches made in the background by threads of the loader's own, which see raw buffers and no
+ * tensors: at most `ahead` batches wait in a ring, so a slow trainer is never run over. Order and
+ * pixels are those of resin_epoch_order, resin_image_batch and resin_label_batch, whatever the
+ * number of workers; 0 workers: each batch is made when it is asked for (so it is in the child after
+ * a fork). The loader holds images and labels, which must not change while it lives, and goes on
+ * into the next epoch while the caller does something else. */
+typedef struct resin_loader_settings {
+    resin_batch_settings batch; /* batch.epoch is the first epoch */
+    int64_t batch_size;         /* the last batch of an epoch has what is left */
+    bool shuffle, drop_last;    /* drop_last: no batch with less than batch_size */
+    int64_t step;               /* the first epoch starts at this batch, from 0 */
+    int64_t epochs;             /* how many to make; 0: no end */
+    int workers;                /* 0 to 64 */
+    int ahead;                  /* 1 to 64 */
+} resin_loader_settings;
+
+typedef struct resin_loader resin_loader;
+RESIN_API resin_status resin_loader_new(resin_context *context, resin_tensor *images,
+                                        resin_tensor *labels,
+                                        const resin_loader_settings *settings, resin_loader **out);
+/* The next batch, two new tensors; both NULL at the end of each epoch, and always after the last.
+ * When memory is out nothing is lost: the call can be made again. */
+RESIN_API resin_status resin_loader_next(resin_loader *loader, resin_tensor **images,
+                                         resin_tensor **labels);
+/* What the next call gives: epoch, and batch from 0 (resin_loader_batches: the end of the epoch).
+ * A loader started there goes on with the same bits. */
+RESIN_API void resin_loader_position(const resin_loader *loader, uint64_t *epoch, int64_t *step);
+RESIN_API int64_t resin_loader_batches(const resin_loader *loader); /* of a whole epoch */
+/* Seconds that resin_loader_next took, all together: what the trainer waited for data. */
+RESIN_API double resin_loader_waited(const resin_loader *loader);
+/* Stops the workers, at any moment, and frees what is left. Batches handed out stay valid. NULL is
+ * allowed. */
+RESIN_API void resin_loader_close(resin_loader *loader);
+
+/* An image, uint8 (height, width, channels), contiguous, as the bytes of a PNG file (uint8 of rank
+ * 1): grey, grey with alpha, RGB or RGBA by its 1 to 4 channels. Compressed where the engine was
+ * built with zlib. */
+RESIN_API resin_status resin_png_encode(resin_context *context, const resin_tensor *image,
+                                        resin_tensor **file);
 
 /* ---- Parameters and optimizers -------------------------------------------------------------- */
 

@@ -35,6 +35,9 @@ resin_tensor *binding_test_tensor(lua_State *L, int index); /* NULL if it is non
 
 /* Integers from a list {2, 3} at `index` into at most RESIN_MAX_RANK entries; returns the count. */
 int binding_ints(lua_State *L, int index, int64_t *ints, const char *what);
+/* Numbers by channel from the list `name` of the table at `index`; what is missing is 0. */
+void binding_channel_numbers(lua_State *L, int index, const char *name,
+                             float numbers[RESIN_MAX_CHANNELS]);
 /* A dtype name at `index`, or `fallback` when there is none. */
 resin_dtype binding_dtype(lua_State *L, int index, resin_dtype fallback);
 
@@ -45,6 +48,7 @@ void binding_open_tensor(lua_State *L);  /* tensor.c: the type and its methods *
 void binding_open_ops(lua_State *L);     /* ops.c: the table of ops */
 void binding_open_engine(lua_State *L);  /* engine.c: threads, memory, random state */
 void binding_open_data(lua_State *L);    /* data_binding.c: files and data sets */
+void binding_open_loader(lua_State *L);  /* loader_binding.c: batches in the background, PNG */
 void binding_open_optim(lua_State *L);   /* optim_binding.c: parameters and optimizers */
 
 #endif

@@ -135,14 +135,13 @@ static const int64_t *check_records(lua_State *L, int64_t *count) {
     return records;
 }
 
-/* Numbers by channel from the list `name` of the table at `index`. */
-static void channel_numbers(lua_State *L, int index, const char *name,
-                            float numbers[RESIN_MAX_CHANNELS]) {
+void binding_channel_numbers(lua_State *L, int index, const char *name,
+                             float numbers[RESIN_MAX_CHANNELS]) {
     if (lua_getfield(L, index, name) != LUA_TTABLE)
         luaL_error(L, "image_batch: expected a list of numbers as %s", name);
     for (int i = 0; i < RESIN_MAX_CHANNELS; i++) {
         lua_rawgeti(L, -1, i + 1);
-        numbers[i] = (float)lua_tonumber(L, -1); /* what is missing is 0, refused as deviation */
+        numbers[i] = (float)lua_tonumber(L, -1); /* 0 is refused as a deviation */
         lua_pop(L, 1);
     }
     lua_pop(L, 1);
@@ -159,7 +158,7 @@ static lua_Integer integer_field(lua_State *L, int index, const char *name) {
     return value;
 }
 
-/* image_batch(images, records, first, last, {pad, flip, mean, deviation, seed, epoch}) ->
+/* image_batch(images, records, first, last, {pad, flip, cutout, mean, deviation, seed, epoch}) ->
  * float32 */
 static int image_batch(lua_State *L) {
     luaL_checktype(L, 5, LUA_TTABLE);
@@ -169,10 +168,15 @@ static int image_batch(lua_State *L) {
     if (pad < 0 || pad > RESIN_MAX_PAD)
         luaL_error(L, "image_batch: expected a pad of 0 to %d pixels, got %I", RESIN_MAX_PAD, pad);
     settings.pad = (int)pad;
+    lua_Integer cutout = integer_field(L, 5, "cutout");
+    if (cutout < 0 || cutout > RESIN_MAX_PAD)
+        luaL_error(L, "image_batch: expected a cutout of 0 to %d pixels, got %I", RESIN_MAX_PAD,
+                   cutout);
+    settings.cutout = (int)cutout;
     lua_getfield(L, 5, "flip");
     settings.flip = lua_toboolean(L, -1);
-    channel_numbers(L, 5, "mean", settings.mean);
-    channel_numbers(L, 5, "deviation", settings.deviation);
+    binding_channel_numbers(L, 5, "mean", settings.mean);
+    binding_channel_numbers(L, 5, "deviation", settings.deviation);
     int64_t count;
     const int64_t *records = check_records(L, &count);
     resin_tensor **out = binding_new_tensor(L);

@@ -117,6 +117,7 @@ int luaopen_resin_core(lua_State *L) {
     binding_open_ops(L);
     binding_open_engine(L);
     binding_open_data(L);
+    binding_open_loader(L);
     binding_open_optim(L);
     return 1;
 }

@@ -262,20 +262,24 @@ end
 -- ---- Batches -----------------------------------------------------------------------------------
 
 local BATCH_OPTIONS = {batch_size = 32, shuffle = false, seed = 1, epoch = 1, crop = 0,
-    flip = false, drop_last = false}
+    flip = false, cutout = 0, drop_last = false}
 
-local function batch_options(options)
-    local given = check.options("data.batches", options or {}, BATCH_OPTIONS)
-    given.batch_size = check.integer("data.batches", "batch_size", given.batch_size, 1)
-    given.crop = check.integer("data.batches", "crop", given.crop, 0)
-    given.seed = check.integer("data.batches", "seed", given.seed, math.mininteger)
-    given.epoch = check.integer("data.batches", "epoch", given.epoch, 0)
+-- `more` are options with their defaults that only one of the functions takes.
+local function batch_options(what, options, more)
+    local allowed = more or {}
+    for name, default in pairs(BATCH_OPTIONS) do allowed[name] = default end
+    local given = check.options(what, options or {}, allowed)
+    given.batch_size = check.integer(what, "batch_size", given.batch_size, 1)
+    given.crop = check.integer(what, "crop", given.crop, 0)
+    given.cutout = check.integer(what, "cutout", given.cutout, 0)
+    given.seed = check.integer(what, "seed", given.seed, math.mininteger)
+    given.epoch = check.integer(what, "epoch", given.epoch, 0)
     return given
 end
 
 --- How many batches `data.batches` gives.
 function data.batch_count(set, options)
-    local given = batch_options(options)
+    local given = batch_options("data.batches", options)
     if given.drop_last then return #set // given.batch_size end
     return (#set + given.batch_size - 1) // given.batch_size
 end
@@ -289,14 +293,15 @@ end
 --   shuffle = false   in an order that depends on seed and epoch
 --   crop = 0          pads by that many zeros after normalization and takes a random window
 --   flip = false      mirrors one image in two
+--   cutout = 0        sets a square of that many pixels a side, around a random pixel, to zero
 --   seed = 1, epoch = 1   what is random depends on these and the image's number only, not on batch
 --                         size or threads
 function data.batches(set, options)
-    local given = batch_options(options)
+    local given = batch_options("data.batches", options)
     local count, size = #set, given.batch_size
     local order = try(core.epoch_order, count, given.shuffle, given.seed, given.epoch)
-    local settings = {pad = given.crop, flip = given.flip, seed = given.seed, epoch = given.epoch,
-        mean = set.mean, deviation = set.deviation}
+    local settings = {pad = given.crop, flip = given.flip, cutout = given.cutout,
+        seed = given.seed, epoch = given.epoch, mean = set.mean, deviation = set.deviation}
     local last = given.drop_last and count - count % size or count
     local next_record = 1
     return function()
@@ -308,7 +313,40 @@ function data.batches(set, options)
     end
 end
 
+--- data.loader(set, options), also set:loader(options): the same batches, made in the background
+-- while the caller trains. It takes the options of data.batches; `epoch` is the first one, and each
+-- loop over the loader is the next:
+--
+--     local loader <close> = set:loader{batch_size = 128, shuffle = true, crop = 4, flip = true}
+--     for epoch = 1, 20 do
+--         for images, labels in loader do ... end
+--     end
+--
+--   step = 1          starts with this batch of the first epoch (to go on with a training)
+--   last_epoch = nil  the last epoch; without it there is no end
+--   workers = 1       threads; what comes out is the same for any number, and 0 makes each batch
+--                     when it is asked for
+--   ahead = 4         how many batches wait at most
+--
+-- loader:position() gives epoch and step of the next batch, loader:waited() the seconds that the
+-- caller has waited for batches so far, loader:batch_count() the batches of a whole epoch;
+-- loader:close() stops the threads. The set's tensors must not change meanwhile.
+function data.loader(set, options)
+    local given = batch_options("data.loader", options,
+        {step = 1, last_epoch = check.optional, workers = 1, ahead = 4})
+    given.step = check.integer("data.loader", "step", given.step, 1)
+    given.workers = check.integer("data.loader", "workers", given.workers, 0)
+    given.ahead = check.integer("data.loader", "ahead", given.ahead, 1)
+    if given.last_epoch then
+        local last = check.integer("data.loader", "last_epoch", given.last_epoch, given.epoch)
+        given.epochs = last - given.epoch + 1
+    end
+    given.pad, given.mean, given.deviation = given.crop, set.mean, set.deviation
+    return try(core.loader, set.images, set.labels, given)
+end
+
 dataset.batches = data.batches
+dataset.loader = data.loader
 dataset.batch_count = data.batch_count
 
 return data
