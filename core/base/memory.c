@@ -6,6 +6,21 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+/* AddressSanitizer sees blocks, not the arena's reuse of them: tell it what may be touched. */
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifdef SANITIZED
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#endif
+
 enum {
     ALIGNMENT = 64,
     CLASS_STEPS = 8, /* classes between two powers of two: at most 12.5 % is lost */
@@ -128,6 +143,8 @@ resin_status resin_allocate(resin_context *context, size_t size, void **out) {
         return resin_fail(context, RESIN_ERROR_MEMORY,
                           "out of memory: %zu bytes wanted, %zu bytes held", size, held);
     *out = (char *)b + ALIGNMENT;
+    ASAN_UNPOISON_MEMORY_REGION(*out, size);
+    ASAN_POISON_MEMORY_REGION((char *)*out + size, b->size - size);
     return RESIN_OK;
 }
 
@@ -135,6 +152,7 @@ void resin_deallocate(resin_context *context, void *data) {
     if (!data) return;
     resin_arena *arena = context->arena;
     block *b = (block *)((char *)data - ALIGNMENT);
+    ASAN_POISON_MEMORY_REGION(data, b->size);
     pthread_mutex_lock(&arena->lock);
     b->next = arena->free_blocks[b->class];
     arena->free_blocks[b->class] = b;
