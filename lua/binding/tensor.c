@@ -57,10 +57,10 @@ static creation creation_arguments(lua_State *L, int first) {
         c.rank = binding_ints(L, index, c.shape, "shape");
         index++;
     } else {
-        while (lua_isinteger(L, index)) {
+        while (lua_type(L, index) == LUA_TNUMBER) {
             if (c.rank == RESIN_MAX_RANK)
                 luaL_error(L, "shape: expected at most %d axes", RESIN_MAX_RANK);
-            c.shape[c.rank++] = lua_tointeger(L, index++);
+            c.shape[c.rank++] = luaL_checkinteger(L, index++);
         }
     }
     c.dtype = binding_dtype(L, index, RESIN_FLOAT32);
