@@ -5,6 +5,8 @@
 #   make test            installs what is missing, builds, runs every test
 #   make install         to PREFIX (/usr/local), below DESTDIR if given; make uninstall
 #   make sanitize        the tests with AddressSanitizer and UBSan
+#   make fuzz            the parsers of files on mutated inputs (FUZZ='COUNT SEED' for others)
+#   make cifar10         fetches CIFAR-10 to data/cifar10 and checks it; make fashion-mnist likewise
 #   make clean
 #
 # CC, CFLAGS, CPPFLAGS and LDFLAGS add to the flags that the engine needs. WERROR=1 makes warnings
@@ -21,8 +23,8 @@ V ?=
 .DELETE_ON_ERROR:
 .SECONDARY:
 .SUFFIXES:
-.PHONY: all module resnet test check sanitize install install-lua uninstall clean \
-    run-resnet c-tests tests embed-host FORCE
+.PHONY: all module resnet test check sanitize fuzz cifar10 fashion-mnist install install-lua uninstall \
+    clean run-resnet c-tests tests embed-host FORCE
 
 # As many jobs as processors, unless make is given a -j or was called by another make.
 ifeq ($(MAKELEVEL),0)
@@ -44,7 +46,7 @@ FOR_SETUP := CC='$(CC)' CFLAGS='$(CFLAGS)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDF
     BUSTED='$(or $(BUSTED),$(shell command -v busted || command -v busted-5.4))'
 
 # Goals that look at nothing, or that first install what is missing and call make again.
-ifneq ($(filter-out resnet test sanitize uninstall clean,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out resnet test sanitize cifar10 fashion-mnist uninstall clean,$(or $(MAKECMDGOALS),all)),)
 include $(BUILD)/config.mk
 endif
 
@@ -243,6 +245,9 @@ resnet:
 run-resnet: all
 	$(LUA) scripts/train_resnet.lua
 
+cifar10 fashion-mnist:
+	scripts/fetch_data.sh $@
+
 test:
 	$(FOR_SETUP) scripts/setup.sh install test
 	+$(MAKE) --no-print-directory check
@@ -287,6 +292,12 @@ sanitize:
 ifneq ($(findstring address,$(SANITIZE)),)
 PRELOAD := env LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
 endif
+
+# Better with sanitizers: make fuzz BUILD=build/sanitize SANITIZE=address,undefined
+$(BUILD)/tests/fuzz_files: $(OBJECTS)/tests/fuzz/fuzz_files.o $(ENGINE_OBJECTS) $(BUILD)/sources
+	$(call link,,$< $(ENGINE_OBJECTS))
+fuzz: $(BUILD)/tests/fuzz_files
+	$< $(FUZZ)
 
 clean:
 	rm -rf $(BUILD)
