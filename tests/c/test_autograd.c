@@ -8,6 +8,8 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -409,6 +411,68 @@ static void results_outlive_their_context(void **state) {
     resin_release(y);
 }
 
+/* ---- After fork ------------------------------------------------------------------------------- */
+
+static resin_tensor *draw(resin_context *context, resin_dtype dtype, int rank,
+                          const int64_t *shape) {
+    resin_tensor *t;
+    expect(context, resin_normal(context, dtype, rank, shape, 0, 1, &t), RESIN_OK, NULL);
+    return t;
+}
+
+/* A convolution's gradients and a product by OpenBLAS: three tensors. */
+static void compute(resin_context *context, resin_tensor *out[3]) {
+    const int64_t image[] = {4, 33, 31, 16}, kernel[] = {3, 3, 16, 16}, square[] = {301, 301};
+    resin_seed(context, 6);
+    resin_tensor *x = draw(context, RESIN_FLOAT32, 4, image);
+    resin_tensor *weights = draw(context, RESIN_FLOAT32, 4, kernel);
+    resin_tensor *a = draw(context, RESIN_FLOAT64, 2, square);
+    expect(context, resin_require_grad(x, true), RESIN_OK, NULL);
+    expect(context, resin_require_grad(weights, true), RESIN_OK, NULL);
+    resin_tensor *y = apply(context, "conv2d", x, weights);
+    y = chain(context, "sum", chain(context, "square", y, NULL), NULL);
+    backward(y, NULL, false);
+    out[0] = resin_retain(resin_tensor_grad(x));
+    out[1] = resin_retain(resin_tensor_grad(weights));
+    out[2] = apply(context, "matmul", a, a);
+    resin_release(y);
+    resin_release(x);
+    resin_release(weights);
+    resin_release(a);
+}
+
+static bool same_bits(resin_tensor *const *a, resin_tensor *const *b) {
+    bool same = true;
+    for (int i = 0; i < 3; i++) {
+        size_t size = (size_t)resin_tensor_count(a[i]) * resin_dtype_size(resin_tensor_dtype(a[i]));
+        same = same && memcmp(resin_tensor_data(a[i]), resin_tensor_data(b[i]), size) == 0;
+    }
+    return same;
+}
+
+/* The child has none of OpenMP's threads: it must neither wait for them nor compute otherwise. */
+static void ops_work_after_fork(void **state) {
+    resin_tensor *before[3], *after[3];
+    expect(*state, resin_set_threads(*state, 4), RESIN_OK, NULL);
+    compute(*state, before);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        alarm(60);
+        compute(*state, after);
+        _exit(same_bits(before, after) ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    compute(*state, after); /* and the parent goes on */
+    assert_true(same_bits(before, after));
+    for (int i = 0; i < 3; i++) {
+        resin_release(before[i]);
+        resin_release(after[i]);
+    }
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, make_context, drop_context)
 
 int main(void) {
@@ -431,6 +495,7 @@ int main(void) {
         TEST(activations_are_released_on_the_way),
         TEST(many_inputs),
         TEST(results_outlive_their_context),
+        TEST(ops_work_after_fork),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
