@@ -10,6 +10,14 @@
 
 /* ---- Nodes ---------------------------------------------------------------------------------- */
 
+static graph_node *node_of(const resin_tensor *tensor) { return (graph_node *)tensor->origin; }
+
+static void node_release(resin_context *context, graph_node *node);
+
+static void origin_release(resin_context *context, tensor_origin *origin) {
+    node_release(context, (graph_node *)origin);
+}
+
 /* What a node holds for backward; the edges hold the nodes before it. */
 static void node_empty(resin_context *context, graph_node *node) {
     for (int i = 0; i < OP_MAX_SAVED; i++) {
@@ -19,13 +27,14 @@ static void node_empty(resin_context *context, graph_node *node) {
     for (int i = 0; i < node->call.inputs; i++) {
         resin_release(node->edge[i].leaf);
         node->edge[i].leaf = NULL;
-        if (node->edge[i].node) graph_node_release(context, node->edge[i].node);
+        if (node->edge[i].node) node_release(context, node->edge[i].node);
         node->edge[i].node = NULL;
     }
     node->freed = true;
 }
 
-void graph_node_release(resin_context *context, graph_node *node) {
+/* Gives a reference back; nodes that die are freed in a loop, however long their chain. */
+static void node_release(resin_context *context, graph_node *node) {
     if (atomic_fetch_sub_explicit(&node->references, 1, memory_order_acq_rel) != 1) return;
     node->next = context->dead_nodes;
     context->dead_nodes = node;
@@ -48,6 +57,7 @@ static resin_status node_new(resin_context *context, int inputs, graph_node **ou
     RESIN_TRY(resin_allocate(context, sizeof(graph_node) + edges + grads + (size_t)inputs, &memory));
     graph_node *node = memory;
     memset(node, 0, sizeof *node + edges + grads + (size_t)inputs);
+    node->origin.release = origin_release;
     atomic_init(&node->references, 1);
     node->sequence = context->node_sequence++;
     node->edge = (op_edge *)(node + 1);
@@ -76,9 +86,9 @@ static void edge_fill(op_edge *edge, resin_tensor *input, bool wants_grad) {
     edge->rank = input->rank;
     memcpy(edge->shape, input->shape, sizeof edge->shape);
     if (!wants_grad) return;
-    if (input->node) {
-        atomic_fetch_add_explicit(&input->node->references, 1, memory_order_relaxed);
-        edge->node = input->node;
+    if (input->origin) {
+        atomic_fetch_add_explicit(&node_of(input)->references, 1, memory_order_relaxed);
+        edge->node = node_of(input);
     } else {
         edge->leaf = resin_retain(input);
     }
@@ -103,7 +113,7 @@ resin_status graph_record(op_call *call) {
     node->dtype = call->out->dtype;
     node->rank = call->out->rank;
     memcpy(node->shape, call->out->shape, sizeof node->shape);
-    call->out->node = node;
+    call->out->origin = &node->origin;
     return RESIN_OK;
 }
 
@@ -114,7 +124,7 @@ resin_status resin_require_grad(resin_tensor *tensor, bool required) {
         return resin_fail(tensor->context, RESIN_ERROR_ARGUMENT,
                           "require_grad: expected float32 or float64, got %s",
                           resin_dtype_name(tensor->dtype));
-    if (tensor->node)
+    if (tensor->origin)
         return resin_fail(tensor->context, RESIN_ERROR_GRAPH, "require_grad: the tensor is the "
                           "result of a graph; only leaves can be changed (use detach)");
     tensor->requires_grad = required;
@@ -122,7 +132,7 @@ resin_status resin_require_grad(resin_tensor *tensor, bool required) {
 }
 
 bool resin_requires_grad(const resin_tensor *tensor) {
-    return tensor->requires_grad || tensor->node;
+    return tensor->requires_grad || tensor->origin;
 }
 
 resin_tensor *resin_tensor_grad(const resin_tensor *tensor) {
@@ -377,7 +387,7 @@ static resin_status run_graph(resin_context *context, graph_node *root, resin_te
         resin_release(node->grad);
         node->grad = NULL;
         if (done) node_empty(context, node);
-        graph_node_release(context, node);
+        node_release(context, node);
     }
     resin_deallocate(context, list.node);
     return status;
@@ -390,8 +400,8 @@ resin_status resin_backward(resin_tensor *tensor, resin_tensor *grad, bool keep_
                           "graph: nothing it was made of requires a gradient");
     resin_tensor *first;
     RESIN_TRY(first_grad(tensor, grad, &first));
-    if (!tensor->node) return accumulate_leaf(tensor, first);
-    resin_status status = run_graph(context, tensor->node, first, keep_graph);
+    if (!tensor->origin) return accumulate_leaf(tensor, first);
+    resin_status status = run_graph(context, node_of(tensor), first, keep_graph);
     resin_release(first);
     return status;
 }

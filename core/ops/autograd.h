@@ -17,6 +17,7 @@ typedef struct op_edge {
 } op_edge;
 
 typedef struct graph_node {
+    tensor_origin origin; /* first, so that a tensor's origin is its node */
     atomic_int references;
     uint64_t sequence;
     bool freed;   /* backward has run and released what was saved */
@@ -32,7 +33,5 @@ typedef struct graph_node {
 
 /* Makes the node of a call that forward has computed, and gives it to call->out. */
 resin_status graph_record(op_call *call);
-/* Gives a reference back; nodes that die are freed in a loop, however long their chain. */
-void graph_node_release(resin_context *context, graph_node *node);
 
 #endif

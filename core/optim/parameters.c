@@ -36,7 +36,7 @@ static resin_status check_tensor(resin_context *context, const resin_tensor *ten
                           "parameters: expected all float32 or all float64, but tensor %d is %s "
                           "and the first %s", number, resin_dtype_name(tensor->dtype),
                           resin_dtype_name(dtype));
-    if (tensor->node)
+    if (tensor->origin)
         return resin_fail(context, RESIN_ERROR_GRAPH,
                           "parameters: tensor %d is the result of an op, not a leaf", number);
     if (!resin_tensor_contiguous(tensor))

@@ -76,7 +76,7 @@ static void store(resin_tensor *t, int64_t i, double value) {
 /* A leaf or a result of a graph must not be written while ops are recorded. (When they are not, what
  * backward reads is still guarded by its version.) */
 static resin_status check_writable(const resin_tensor *t) {
-    if ((t->node || t->requires_grad) && t->context->recording)
+    if ((t->origin || t->requires_grad) && t->context->recording)
         return resin_fail(t->context, RESIN_ERROR_GRAPH,
                           "a tensor of a graph cannot be changed in place while gradients are "
                           "recorded; use no_grad or detach");

@@ -2,7 +2,6 @@
 #include "core/tensor/tensor.h"
 
 #include "core/base/memory.h"
-#include "core/ops/autograd.h"
 
 #include <string.h>
 
@@ -127,7 +126,7 @@ void resin_release(resin_tensor *tensor) {
     if (atomic_fetch_sub_explicit(&tensor->references, 1, memory_order_acq_rel) != 1) return;
     resin_context *context = tensor->context;
     if (tensor->grad) resin_release(tensor->grad); /* a gradient has none of its own */
-    if (tensor->node) graph_node_release(context, tensor->node);
+    if (tensor->origin) tensor->origin->release(context, tensor->origin);
     if (tensor->storage) storage_release(context, tensor->storage);
     resin_deallocate(context, tensor);
     resin_context_release(context);

@@ -17,6 +17,12 @@ typedef struct resin_storage {
     bool owned; /* data come from the arena */
 } resin_storage;
 
+/* What made a tensor, as far as tensors must know it: the head of a node of the graph
+ * (core/ops/autograd.h). */
+typedef struct tensor_origin {
+    void (*release)(resin_context *context, struct tensor_origin *origin);
+} tensor_origin;
+
 struct resin_tensor {
     atomic_int references;
     resin_context *context; /* held */
@@ -31,7 +37,7 @@ struct resin_tensor {
     bool grad_is_set;        /* `grad` holds a gradient (else the next backward stores there) */
     bool grad_is_given;      /* `grad` is a buffer of resin_set_grad and stays when cleared */
     resin_tensor *grad;      /* of a leaf */
-    struct graph_node *node; /* the op that made it, or NULL */
+    tensor_origin *origin;   /* the recorded op that made it, or NULL; held */
 };
 
 /* ---- Making tensors ------------------------------------------------------------------------- */
