@@ -35,7 +35,7 @@ static void expect(resin_context *context, resin_status got, resin_status wanted
         fail_msg("\"%s\" does not contain \"%s\"", resin_error_message(context), part);
 }
 
-/* ---- Short ways to call ops ------------------------------------------------------------------- */
+/* ---- Short ways to call ops ------------------------------------------------------------------ */
 
 static resin_tensor *apply(resin_context *context, const char *op, resin_tensor *a,
                            resin_tensor *b) {
@@ -81,7 +81,7 @@ static void grad_is(const resin_tensor *t, int count, const double *expected) {
             fail_msg("entry %d of the gradient is %g, expected %g", i, values[i], expected[i]);
 }
 
-/* ---- The table -------------------------------------------------------------------------------- */
+/* ---- The table ------------------------------------------------------------------------------- */
 
 static void rows_are_complete(void **state) {
     (void)state;
@@ -99,7 +99,8 @@ static void rows_are_complete(void **state) {
 
 static void calls_are_checked(void **state) {
     const double values[] = {1, 2};
-    resin_tensor *x = vector(*state, 2, values), *in[] = {x, x, x}, *out = x, *missing[] = {x, NULL};
+    resin_tensor *x = vector(*state, 2, values), *out = x;
+    resin_tensor *in[] = {x, x, x}, *missing[] = {x, NULL};
     resin_attribute axis = {.name = "axis", .kind = RESIN_VALUE_INT, .integer = 5};
     resin_attribute wrong = {.name = "axes", .kind = RESIN_VALUE_STRING, .string = "all"};
     resin_attribute alpha = {.name = "alpha", .kind = RESIN_VALUE_NUMBER, .number = 1};
@@ -112,7 +113,8 @@ static void calls_are_checked(void **state) {
            "missing");
     expect(*state, resin_apply(*state, "exp", in, 1, &alpha, 1, &out), RESIN_ERROR_ARGUMENT,
            "\"alpha\"");
-    expect(*state, resin_apply(*state, "sum", in, 1, &wrong, 1, &out), RESIN_ERROR_ARGUMENT, "axes");
+    expect(*state, resin_apply(*state, "sum", in, 1, &wrong, 1, &out), RESIN_ERROR_ARGUMENT,
+           "axes");
     expect(*state, resin_apply(*state, "softmax", in, 1, &axis, 1, &out), RESIN_ERROR_ARGUMENT,
            "axis 5");
     expect(*state, resin_apply(*state, "max_pool2d", in, 1, NULL, 0, &out), RESIN_ERROR_ARGUMENT,
@@ -134,7 +136,7 @@ static void calls_are_checked(void **state) {
     resin_release(x);
 }
 
-/* ---- Gradients -------------------------------------------------------------------------------- */
+/* ---- Gradients ------------------------------------------------------------------------------- */
 
 static void the_same_leaf_twice(void **state) {
     const double values[] = {1, -2, 3}, twice[] = {2, -4, 6};
@@ -265,12 +267,13 @@ static void nothing_is_recorded_when_off(void **state) {
     resin_release(x);
 }
 
-/* ---- Freed graphs and changes in place --------------------------------------------------------- */
+/* ---- Freed graphs and changes in place ------------------------------------------------------- */
 
 static void a_graph_runs_once_unless_kept(void **state) {
     const double values[] = {1, 2}, once[] = {2, 4}, thrice[] = {6, 12};
     resin_tensor *x = leaf(*state, 2, values);
-    resin_tensor *square = apply(*state, "square", x, NULL), *y = apply(*state, "sum", square, NULL);
+    resin_tensor *square = apply(*state, "square", x, NULL);
+    resin_tensor *y = apply(*state, "sum", square, NULL);
     backward(y, NULL, true);
     grad_is(x, 2, once);
     backward(y, NULL, true);
@@ -332,7 +335,7 @@ static void graphs_are_not_written(void **state) {
     resin_release(x);
 }
 
-/* ---- Long and wide graphs ---------------------------------------------------------------------- */
+/* ---- Long and wide graphs -------------------------------------------------------------------- */
 
 enum { LONG = 200000 };
 
@@ -411,7 +414,7 @@ static void results_outlive_their_context(void **state) {
     resin_release(y);
 }
 
-/* ---- After fork ------------------------------------------------------------------------------- */
+/* ---- After fork ------------------------------------------------------------------------------ */
 
 static resin_tensor *draw(resin_context *context, resin_dtype dtype, int rank,
                           const int64_t *shape) {

@@ -1,5 +1,5 @@
-/* test_memory.c: the arena, and what happens when memory is out: every allocation of a training step
- * is made to fail, one after the other. */
+/* test_memory.c: the arena, and what happens when memory is out: every allocation of a training
+ * step is made to fail, one after the other. */
 #include "core/base/memory.h"
 #include "core/tensor/tensor.h"
 
@@ -30,7 +30,7 @@ static int drop_context(void **state) {
     return held == 0 ? 0 : -1;
 }
 
-/* ---- The arena -------------------------------------------------------------------------------- */
+/* ---- The arena ------------------------------------------------------------------------------- */
 
 static void blocks_are_large_enough(void **state) {
     static const size_t around[] = {0, 1, 255, 256, 257, 511, 512, 4096, 65537, 1 << 20, 5 << 20};
@@ -99,7 +99,7 @@ static void another_thread_may_release(void **state) {
     assert_int_equal(resin_memory(*state).held, 0);
 }
 
-/* ---- A small network --------------------------------------------------------------------------- */
+/* ---- A small network ------------------------------------------------------------------------- */
 
 enum { WEIGHTS, GAMMA, BETA, SHORTCUT, DENSE, BIAS, PARAMETERS };
 enum { MEAN = PARAMETERS, VARIANCE, IMAGES, LABELS, TENSORS };
@@ -151,11 +151,12 @@ static resin_status step(network *n, const char *op, resin_tensor **x, resin_ten
 }
 
 static const resin_attribute same = {.name = "same", .kind = RESIN_VALUE_BOOL, .integer = 1};
-static const resin_attribute training = {.name = "training", .kind = RESIN_VALUE_BOOL, .integer = 1};
+static const resin_attribute training = {.name = "training", .kind = RESIN_VALUE_BOOL,
+                                         .integer = 1};
 static const resin_attribute rate = {.name = "rate", .kind = RESIN_VALUE_NUMBER, .number = 0.5};
 static const resin_attribute kernel = {.name = "kernel", .kind = RESIN_VALUE_INT, .integer = 2};
 
-/* conv, batch norm, + shortcut, relu, pool, dropout, dense, loss: *x from the images to the loss. */
+/* conv, batch norm, + shortcut, relu, pool, dropout, dense, loss: *x from images to the loss. */
 static resin_status forward(network *n, resin_tensor **x, resin_tensor **shortcut) {
     resin_tensor **t = n->t, *norm[] = {t[GAMMA], t[BETA], t[MEAN], t[VARIANCE]};
     resin_tensor *dense[] = {t[DENSE], t[BIAS]};
@@ -202,8 +203,8 @@ static void *gradients(const network *n, size_t *size) {
     return bytes;
 }
 
-/* Lets allocation 0, 1, 2, ... of `task` fail until none is left to fail. Every failure must say that
- * memory is out and leave nothing behind; returns how many there were. */
+/* Lets allocation 0, 1, 2, ... of `task` fail until none is left to fail. Every failure must say
+ * that memory is out and leave nothing behind; returns how many there were. */
 static int fail_everywhere(network *n, resin_status (*task)(network *)) {
     start_again(n);
     size_t held = resin_memory(n->context).held;
@@ -266,7 +267,8 @@ static void a_training_step_without_memory_into_buffers(void **state) {
 static resin_status add_twice(network *n) {
     resin_tensor *in[] = {n->t[GAMMA], n->t[BETA]}, *sum, *grad;
     RESIN_TRY(resin_apply(n->context, "add", in, 2, NULL, 0, &sum));
-    resin_status status = resin_full(n->context, RESIN_FLOAT32, 1, resin_tensor_shape(sum), 2, &grad);
+    resin_status status = resin_full(n->context, RESIN_FLOAT32, 1, resin_tensor_shape(sum), 2,
+                                     &grad);
     if (status == RESIN_OK) status = resin_backward(sum, grad, false);
     resin_release(sum);
     if (status == RESIN_ERROR_MEMORY) {

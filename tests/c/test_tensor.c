@@ -92,7 +92,8 @@ static void refuses_shapes_that_overflow(void **state) {
     resin_tensor *t = (resin_tensor *)1;
     expect(*state, resin_empty(*state, RESIN_UINT8, 2, huge, &t), RESIN_ERROR_SHAPE, "too large");
     assert_null(t);
-    expect(*state, resin_empty(*state, RESIN_UINT8, 3, zero_then_huge, &t), RESIN_ERROR_SHAPE, NULL);
+    expect(*state, resin_empty(*state, RESIN_UINT8, 3, zero_then_huge, &t), RESIN_ERROR_SHAPE,
+           NULL);
     expect(*state, resin_empty(*state, RESIN_FLOAT32, 2, negative, &t), RESIN_ERROR_SHAPE,
            "(2, -1)");
     expect(*state, resin_empty(*state, RESIN_FLOAT64, 2, square, &t), RESIN_ERROR_SHAPE, NULL);
@@ -138,7 +139,7 @@ static void scalars_and_empty_tensors(void **state) {
     resin_release(empty);
 }
 
-/* ---- Foreign memory --------------------------------------------------------------------------- */
+/* ---- Foreign memory -------------------------------------------------------------------------- */
 
 static int given_back;
 static void give_back(void *user) { given_back += *(int *)user; }
@@ -168,7 +169,7 @@ static void lies_over_a_host_buffer(void **state) {
     assert_int_equal(given_back, 1); /* what was refused stays the caller's */
 }
 
-/* ---- Views and copies ------------------------------------------------------------------------- */
+/* ---- Views and copies ------------------------------------------------------------------------ */
 
 static void views_share_memory_and_version(void **state) {
     const int64_t shape[] = {3, 4}, turned[] = {4, 3}, turned_stride[] = {1, 4};
@@ -283,7 +284,7 @@ static void copies_any_strides(void **state) {
     }
 }
 
-/* ---- Random numbers --------------------------------------------------------------------------- */
+/* ---- Random numbers -------------------------------------------------------------------------- */
 
 /* The vectors that come with the authors' Random123 (kat_vectors, philox4x32 10). */
 static void philox_gives_the_known_answers(void **state) {
@@ -379,7 +380,7 @@ static void permutations_hold_every_number(void **state) {
     resin_release(t);
 }
 
-/* ---- Contexts --------------------------------------------------------------------------------- */
+/* ---- Contexts -------------------------------------------------------------------------------- */
 
 static void tensors_outlive_their_context(void **state) {
     (void)state;
@@ -459,7 +460,7 @@ static void works_after_fork(void **state) {
     resin_release(before);
 }
 
-/* ---- Cutting work ----------------------------------------------------------------------------- */
+/* ---- Cutting work ---------------------------------------------------------------------------- */
 
 static void pieces_cover_everything_once(void **state) {
     (void)state;

@@ -4,8 +4,8 @@ local formula = dofile "tests/lua/formula.lua"
 
 local THREADS = { 1, 2, 7 }
 
--- Runs f with each number of threads from the same random state; the tensors that it returns, a list,
--- must be the same.
+-- Runs f with each number of threads from the same random state; the tensors that it returns, a
+-- list, must be the same.
 local function same_at_any_threads(f)
     local before, expected = resin.threads(), nil
     for _, threads in ipairs(THREADS) do
@@ -113,7 +113,7 @@ describe("the same bits at 1, 2 and 7 threads:", function()
     end)
 end)
 
--- ---- Networks and trainings ------------------------------------------------------------------------
+-- ---- Networks and trainings ---------------------------------------------------------------------
 
 local function gradients(model, x, labels)
     local logits = model(x, { training = true })
@@ -167,7 +167,9 @@ describe("the same bits at 1, 2 and 7 threads in", function()
         assert(ok, message)
     end)
 
-    it("a short training with SGD", function() same_at_any_threads(function() return train(sgd) end) end)
+    it("a short training with SGD", function()
+        same_at_any_threads(function() return train(sgd) end)
+    end)
 
     it("a short training with Adam", function()
         same_at_any_threads(function()

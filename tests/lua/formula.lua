@@ -1,5 +1,5 @@
---- The formula from which tests/fixtures/make_golden.py and the tests compute the same inputs (it is
---- described there), and reading what the fixtures store.
+--- The formula from which tests/fixtures/make_golden.py and the tests compute the same inputs (it
+--- is described there), and reading what the fixtures store.
 local resin = require "resin"
 
 local formula = {}
@@ -31,7 +31,9 @@ end
 --- Labels 1 .. classes, int64.
 function formula.labels(stream, shape, classes)
     local list = {}
-    for i = 1, count_of(shape) do list[i] = 1 + math.floor(classes * formula.unit(stream, i - 1)) end
+    for i = 1, count_of(shape) do
+        list[i] = 1 + math.floor(classes * formula.unit(stream, i - 1))
+    end
     return resin.tensor(list, "int64"):reshape(shape)
 end
 
@@ -51,7 +53,8 @@ end
 function formula.identical(a, b)
     if #a ~= #b then return false end
     for i, one in ipairs(a) do
-        if one:count() ~= b[i]:count() or one:not_equal(b[i]):sum():item() ~= 0 then return false end
+        if one:count() ~= b[i]:count() then return false end
+        if one:not_equal(b[i]):sum():item() ~= 0 then return false end
     end
     return true
 end

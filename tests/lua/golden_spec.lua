@@ -1,17 +1,18 @@
--- PyTorch's values: single ops, optimizers and networks. tests/fixtures/make_golden.py says how they
--- were made: float64 results, and what PyTorch's own float32 is off from them.
+-- PyTorch's values: single ops, optimizers and networks. tests/fixtures/make_golden.py says how
+-- they were made: float64 results, and what PyTorch's own float32 is off from them.
 --
 -- What is asked of float32: an error of at most PARITY times PyTorch's, WINOGRAD_PARITY times where
 -- Winograd's method runs (its transforms enlarge rounding errors; core/ops/conv_winograd.c). Errors
--- are relative to the size of the whole tensor: its largest value where every element is stored, its
--- root mean square where only 16 entries are. PyTorch can be exact by luck; an error of one rounding
--- of such a value (2^-24) is always allowed for.
+-- are relative to the size of the whole tensor: its largest value where every element is stored,
+-- its root mean square where only 16 entries are. PyTorch can be exact by luck; an error of one
+-- rounding of such a value (2^-24) is always allowed for.
 local resin = require "resin"
 local formula = dofile "tests/lua/formula.lua"
 
 local PARITY, WINOGRAD_PARITY = 4, 20
 local ONE_ROUNDING = 2.0 ^ -24
--- float64 against float64: orders of summation differ, and x around 100 loses two digits in batch norm.
+-- float64 against float64: orders of summation differ, and x around 100 loses two digits in batch
+-- norm.
 local EXACT = 1e-12
 
 local function largest(values)
@@ -26,8 +27,8 @@ local function dot(a, b)
     return sum
 end
 
--- How far a tensor is from its golden values, relative to their size: two numbers, what is allowed for
--- comes from golden.error for the first and golden.rms_error for the second.
+-- How far a tensor is from its golden values, relative to their size: two numbers, what is allowed
+-- for comes from golden.error for the first and golden.rms_error for the second.
 local function errors(tensor, golden)
     local values = formula.flat(tensor)
     if golden.values then
@@ -61,7 +62,7 @@ local function check(what, tensor, golden, dtype, parity)
     end
 end
 
--- ---- Single ops ------------------------------------------------------------------------------------
+-- ---- Single ops ---------------------------------------------------------------------------------
 
 local function make_inputs(case, dtype)
     local inputs = {}
@@ -110,7 +111,7 @@ describe("as PyTorch computes it:", function()
     end
 end)
 
--- ---- Optimizers ------------------------------------------------------------------------------------
+-- ---- Optimizers ---------------------------------------------------------------------------------
 
 local function check_optimizer(case, dtype)
     local count = #case.weights[1].values
@@ -135,7 +136,7 @@ describe("as PyTorch's optimizers step:", function()
     end
 end)
 
--- ---- Networks --------------------------------------------------------------------------------------
+-- ---- Networks -----------------------------------------------------------------------------------
 
 local nn = resin.nn
 local networks = {}
@@ -229,7 +230,8 @@ local function batch(number, count, size)
 end
 
 -- Every gradient of one step in training mode. What a parameter's own error is by PyTorch varies by
--- chance (batch norm's gradients are sums of few terms), so the mean of the network's counts as well.
+-- chance (batch norm's gradients are sums of few terms), so the mean of the network's counts as
+-- well.
 local function check_network(golden, model, parity)
     local tensors = match_parameters(model, golden.parameters)
     set_parameters(tensors, golden.parameters)
@@ -249,7 +251,8 @@ local function check_network(golden, model, parity)
     local mean = math.sqrt(squares / #golden.parameters)
     for i, parameter in ipairs(golden.parameters) do
         parameter.grad.rms_error = math.max(parameter.grad.rms_error, mean)
-        check("the gradient of " .. parameter.name, tensors[i].grad, parameter.grad, "float32", parity)
+        check("the gradient of " .. parameter.name, tensors[i].grad, parameter.grad, "float32",
+            parity)
     end
 end
 
@@ -297,7 +300,7 @@ describe("as PyTorch computes the network", function()
             optimizer:step()
             optimizer:clear_grads()
         end
-        assert(largest(off) <= parity * allowed, ("%s: losses %s, off by at most %.1e, allowed %.1e")
+        assert(largest(off) <= parity * allowed, ("%s: losses %s, off by up to %.1e, allowed %.1e")
             :format(method, table.concat(losses, " "), largest(off), parity * allowed))
         assert(math.abs(off[1]) <= parity * 1e-5) -- before any step
     end

@@ -1,23 +1,23 @@
---- Checks an op's gradient by the cases of its row in the table of ops (the column `check`, described
---- in core/ops/op.h): backward against central differences of a random projection of the result, in
---- float64, and float32 against float64.
+--- Checks an op's gradient by the cases of its row in the table of ops (the column `check`,
+--- described in core/ops/op.h): backward against central differences of a random projection of the
+--- result, in float64, and float32 against float64.
 local resin = require "resin"
 
 local gradient_check = {}
 
 -- The step of the differences, and what they may be off from backward.
 --
--- For L = sum(y * r), a central difference is off by h^2 / 6 |L'''| from truncation and by about
--- K eps S / h from rounding, with eps = 2^-53, S = sum |y * r| and K the number of roundings that an
--- element of y goes through. With h = 1e-5 these are 1.7e-11 |L'''| and 1.1e-11 K S. The bound below
--- leaves room for third derivatives up to some thousands and K up to some thousands; a wrong formula
--- is off by hundredths.
+-- For L = sum(y * r), a central difference is off by h^2 / 6 |L'''| from truncation and by about K
+-- eps S / h from rounding, with eps = 2^-53, S = sum |y * r| and K the number of roundings that an
+-- element of y goes through. With h = 1e-5 these are 1.7e-11 |L'''| and 1.1e-11 K S. The bound
+-- below leaves room for third derivatives up to some thousands and K up to some thousands; a wrong
+-- formula is off by hundredths.
 local STEP = 1e-5
 local function bound(derivative, size) return 1e-7 * (1 + size) + 1e-6 * math.abs(derivative) end
 
--- float32 against float64 on inputs that both hold: an element is a sum of at most some hundred terms
--- of like size, each off by 2^-24; batch norm divides by deviations of few elements, which enlarges
--- that by some ten more.
+-- float32 against float64 on inputs that both hold: an element is a sum of at most some hundred
+-- terms of like size, each off by 2^-24; batch norm divides by deviations of few elements, which
+-- enlarges that by some ten more.
 local SINGLE_BOUND = 1e-4
 
 -- A tensor is checked entry by entry up to this size, beyond it in so many places; in either case
@@ -27,12 +27,12 @@ local ALL_ENTRIES, SOME_ENTRIES, DIRECTIONS = 24, 12, 2
 -- Ops whose gradient is zero wherever it exists.
 local FLAT = { sign = true, floor = true, ceil = true, round = true }
 
--- ---- Reading rows ----------------------------------------------------------------------------------
+-- ---- Reading rows -------------------------------------------------------------------------------
 
 local function trim(text) return text:match("^%s*(.-)%s*$") end
 
---- The arguments of a signature: tensors, a list of {name, optional, variadic}, and the set of names
---- of attributes.
+--- The arguments of a signature: tensors, a list of {name, optional, variadic}, and the set of
+--- names of attributes.
 function gradient_check.arguments(signature)
     local tensors, attributes = {}, {}
     local before, after = signature:match("^([^;]*);?(.*)$")
@@ -49,7 +49,7 @@ function gradient_check.cases(row)
     return assert(load("return {" .. row.check .. "}", "=check of " .. row.name, "t", {}))()
 end
 
--- ---- Drawing inputs --------------------------------------------------------------------------------
+-- ---- Drawing inputs -----------------------------------------------------------------------------
 
 -- Windows of 3 to 5 pixels must fit into "h" and "w".
 local LETTERS = { n = { 1, 3 }, h = { 5, 9 }, w = { 5, 9 }, c = { 1, 6 } }
@@ -108,8 +108,8 @@ local function reversed(list)
     return result
 end
 
---- The same elements with other strides. "transposed": the first axis is the dense one; "sliced": every
---- second element of a larger tensor of NaNs, every other axis backward.
+--- The same elements with other strides. "transposed": the first axis is the dense one; "sliced":
+--- every second element of a larger tensor of NaNs, every other axis backward.
 function gradient_check.place(values, layout)
     local shape, rank = values:shape(), values:rank()
     local view
@@ -130,9 +130,10 @@ function gradient_check.place(values, layout)
     return view:copy_(values)
 end
 
--- What a case is run with: `slots` in the signature's order, each a tensor, a list of them (variadic) or
--- nil, and the options. `leaves` is the list of {name, tensor} whose gradient is wanted, `constants`
--- that of the others that are floats, with a copy of their values: an op may change them in place.
+-- What a case is run with: `slots` in the signature's order, each a tensor, a list of them
+-- (variadic) or nil, and the options. `leaves` is the list of {name, tensor} whose gradient is
+-- wanted, `constants` that of the others that are floats, with a copy of their values: an op may
+-- change them in place.
 local function draw_case(row, case)
     local tensors, attributes = gradient_check.arguments(row.signature)
     local drawn = { row = row, slots = {}, count = #tensors, options = {}, given = {} }
@@ -183,10 +184,10 @@ local function lay_out(drawn, layout, dtype)
     return laid
 end
 
--- ---- Running ---------------------------------------------------------------------------------------
+-- ---- Running ------------------------------------------------------------------------------------
 
--- In Lua slice and select are methods written by hand, which count positions from 1; the row of slice
--- is reached by x[{...}].
+-- In Lua slice and select are methods written by hand, which count positions from 1; the row of
+-- slice is reached by x[{...}].
 local special = {}
 
 function special.slice(slots, options)
@@ -272,7 +273,7 @@ end
 -- Result, and gradients by leaf, of one run; nil if no gradient flows.
 local function run_backward(drawn, laid, state, weights, where)
     local y = run(drawn, laid, state)
-    if not y:requires_grad() then error(where .. ": no graph is recorded, but there is a check", 0) end
+    if not y:requires_grad() then error(where .. ": there is a check, but no gradient", 0) end
     y:backward(weights:to(y:dtype()))
     for _, leaf in ipairs(laid.leaves) do
         leaf.grad = leaf.tensor.grad

@@ -55,7 +55,7 @@ describe("the gradient check", function()
     end)
 end)
 
--- ---- Extreme inputs --------------------------------------------------------------------------------
+-- ---- Extreme inputs -----------------------------------------------------------------------------
 
 -- Names in the fixture that are options here.
 local CALLS = {
@@ -93,7 +93,8 @@ local function compare(name, dtype, points, golden)
     local wrong, more = {}, CANCELS[name] and CANCELS[name][dtype] or 0
     for i, point in ipairs(points) do
         if not same(ys[i], golden.y[i], dtype, 0) then
-            wrong[#wrong + 1] = ("%s(%g) = %.9g, PyTorch %.9g"):format(name, point, ys[i], golden.y[i])
+            wrong[#wrong + 1] = ("%s(%g) = %.9g, PyTorch %.9g"):format(name, point, ys[i],
+                golden.y[i])
         end
         if not same(grads[i], golden.grad[i], dtype, more) then
             wrong[#wrong + 1] = ("%s'(%g) = %.9g, PyTorch %.9g"):format(name, point, grads[i],
@@ -121,7 +122,8 @@ describe("at the extremes", function()
                 end
                 compare(name, dtype, points, values) -- in vectors, and alone:
                 for i, point in ipairs(points) do
-                    compare(name, dtype, { point }, { y = { values.y[i] }, grad = { values.grad[i] } })
+                    local alone = { y = { values.y[i] }, grad = { values.grad[i] } }
+                    compare(name, dtype, { point }, alone)
                 end
             end)
         end
