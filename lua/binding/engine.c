@@ -1,6 +1,9 @@
-/* engine.c: the engine's settings: threads, memory, random state, recording. */
+/* engine.c: the engine's settings: threads, memory, random state, recording; interrupts. */
+#include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "lua/binding/binding.h"
 
@@ -108,6 +111,101 @@ static int cancelled(lua_State *L) {
     return 1;
 }
 
+/* ---- Interrupts (Ctrl-C) --------------------------------------------------------------------- */
+
+#define INTERRUPT_TYPE "resin.interrupt"
+
+/* One call of on_interrupt. Signals belong to the process, so these stand in one list for all Lua
+ * states, the newest first. */
+typedef struct interrupt_box {
+    bool active;
+    resin_context *context;
+    struct sigaction before; /* what was there when it came */
+    struct interrupt_box *older;
+} interrupt_box;
+
+static interrupt_box *newest_box;
+
+/* What the signal handler reads: the context of the newest box. */
+static resin_context *volatile interrupted_context;
+
+static void interrupt_handler(int number) {
+    (void)number;
+    resin_context *context = interrupted_context;
+    if (context) resin_cancel(context);
+}
+
+/* handle:close(), also __gc and __close: what was there before is there again. */
+static int interrupt_close(lua_State *L) {
+    interrupt_box *box = luaL_checkudata(L, 1, INTERRUPT_TYPE);
+    if (!box->active) return 0;
+    box->active = false;
+    if (newest_box == box) {
+        newest_box = box->older;
+        interrupted_context = newest_box ? newest_box->context : NULL;
+        sigaction(SIGINT, &box->before, NULL);
+    } else { /* closed out of order: the next newer one restores in its place */
+        interrupt_box *newer = newest_box;
+        while (newer->older != box) newer = newer->older;
+        newer->older = box->older;
+        newer->before = box->before;
+    }
+    lua_pushnil(L); /* the registry held it */
+    lua_rawsetp(L, LUA_REGISTRYINDEX, box);
+    return 0;
+}
+
+/* on_interrupt() -> handle; SA_RESETHAND lets the second Ctrl-C end the program. The registry holds
+ * the handle, so that it stays in force when the caller drops it. */
+static int on_interrupt(lua_State *L) {
+    struct sigaction action = {.sa_handler = interrupt_handler};
+    action.sa_flags = (int)(SA_RESETHAND | SA_RESTART);
+    sigemptyset(&action.sa_mask);
+    interrupt_box *box = lua_newuserdatauv(L, sizeof *box, 0);
+    box->active = false;
+    luaL_setmetatable(L, INTERRUPT_TYPE);
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, box);
+    box->context = binding_context(L);
+    box->older = newest_box;
+    interrupted_context = box->context;
+    if (sigaction(SIGINT, &action, &box->before) != 0) {
+        interrupted_context = newest_box ? newest_box->context : NULL;
+        luaL_error(L, "on_interrupt: the system refused the signal handler");
+    }
+    box->active = true;
+    newest_box = box;
+    return 1;
+}
+
+static void open_interrupts(lua_State *L) {
+    static const luaL_Reg methods[] = {
+        {"close", interrupt_close},
+        {"__gc", interrupt_close},
+        {"__close", interrupt_close},
+        {NULL, NULL},
+    };
+    luaL_newmetatable(L, INTERRUPT_TYPE);
+    binding_register(L, methods);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
+
+/* ---- Measuring and the terminal -------------------------------------------------------------- */
+
+/* terminal_width() -> the columns of the terminal that standard output is, or nil if it is none. */
+static int terminal_width(lua_State *L) {
+    struct winsize size;
+    if (!isatty(STDOUT_FILENO)) {
+        lua_pushnil(L);
+        return 1;
+    }
+    bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+    lua_pushinteger(L, known ? size.ws_col : 80);
+    return 1;
+}
+
 /* Seconds of a clock that only goes forward. */
 static int clock_seconds(lua_State *L) {
     struct timespec now;
@@ -149,11 +247,14 @@ void binding_open_engine(lua_State *L) {
         {"instruction_set", instruction_set},
         {"cancel", cancel},
         {"cancelled", cancelled},
+        {"on_interrupt", on_interrupt},
+        {"terminal_width", terminal_width},
         {"clock", clock_seconds},
         {"peak_rss", peak_rss},
         {"fma_peak", fma_peak},
         {NULL, NULL},
     };
+    open_interrupts(L);
     binding_register(L, functions);
     lua_pushliteral(L, RESIN_VERSION);
     lua_setfield(L, -2, "version");

@@ -240,6 +240,12 @@ Model.summary = summary.print
 Model.save = serialization.save
 Model.load = serialization.load
 
+--- model:fit(data, options), model:evaluate(data, options), model:predict(data, options): those of
+--- resin.train.
+for _, name in ipairs{"fit", "evaluate", "predict"} do
+    Model[name] = function(self, ...) return require("resin.train")[name](self, ...) end
+end
+
 ---- Sequential ---------------------------------------------------------------------------------
 
 local Sequential = layer.class("Sequential")
