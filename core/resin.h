@@ -476,6 +476,108 @@ RESIN_API int64_t resin_optimizer_steps(const resin_optimizer *optimizer, int se
 RESIN_API resin_status resin_optimizer_set_steps(resin_optimizer *optimizer, int segment,
                                                  int64_t steps);
 
+/* ---- Trees and boosting --------------------------------------------------------------------- */
+
+/* A sum of regression trees, grown one after the other on what the sum still gets wrong (Friedman,
+ * "Greedy function approximation: a gradient boosting machine", 2001). One tree alone is a sum of
+ * one. Tables are tensors (rows, features); inputs are compared as float32, sums are float64. The
+ * result is the same at any number of threads. */
+typedef struct resin_trees resin_trees;
+
+typedef enum resin_trees_loss {
+    RESIN_TREES_SQUARED,  /* (y - f)^2 */
+    RESIN_TREES_ABSOLUTE, /* |y - f| */
+    RESIN_TREES_HUBER,    /* squared up to the quantile `alpha` of |y - f|, absolute beyond */
+    RESIN_TREES_QUANTILE, /* the quantile `alpha` */
+    RESIN_TREES_LOG       /* log loss of classes 0 .. classes - 1; two classes: one score */
+} resin_trees_loss;
+
+typedef struct resin_trees_settings {
+    resin_trees_loss loss;
+    int64_t classes; /* of the log loss, at least 2 */
+    double alpha;
+    int64_t stages; /* trees, or with three and more classes: groups of one tree for each class */
+    double learning_rate;
+    double subsample; /* the part of the rows, drawn for each stage, that a tree sees */
+    bool zero_start;  /* the sum starts from 0, not from the best constant */
+    int64_t max_depth;    /* 0: no limit */
+    int64_t max_leaves;   /* 0: no limit; else the best leaf of all is split next */
+    int64_t min_split, min_leaf; /* rows of a node that is split, and of a leaf */
+    int64_t max_features; /* features drawn at each node; 0: all */
+    uint64_t seed;
+    /* A part of the rows (`validation`, 0 to 1) is kept apart, and growing ends when its loss has
+     * not fallen by more than `tolerance` for `patience` stages; patience 0: never. */
+    double validation, tolerance;
+    int64_t patience;
+
+    bool histogram; /* method: false: exact, every value is a possible threshold, scikit-learn's
+                       results; true: values fall into at most `bins` bins, NaN is a missing value */
+    /* exact */
+    bool friedman; /* improvement as Friedman's criterion has it, else decrease of variance */
+    double min_impurity_decrease;
+    /* histogram */
+    int64_t bins;          /* 2 to 255 */
+    double l2;             /* added to the sum of second derivatives */
+    double min_gain;       /* a split must gain more */
+    double min_leaf_hessian; /* least sum of second derivatives (or weights) of a leaf */
+    const int8_t *monotone;  /* by feature: 1 rising, -1 falling, 0 free; NULL: all free */
+    const bool *categorical; /* by feature: values are categories 0 .. 254; NULL: none */
+} resin_trees_settings;
+
+/* scikit-learn's defaults of gradient boosting: 100 trees of depth 3, learning rate 0.1. */
+RESIN_API void resin_trees_defaults(resin_trees_settings *settings);
+
+/* x: (rows, features), y: (rows), weights: (rows) of at least 0, or NULL. A row of weight 0 is left
+ * out. If resin_cancel is called, growing ends after the stage. */
+RESIN_API resin_status resin_trees_fit(resin_context *context, resin_tensor *x, resin_tensor *y,
+                                       resin_tensor *weights, const resin_trees_settings *settings,
+                                       resin_trees **out);
+RESIN_API void resin_trees_release(resin_trees *trees); /* NULL is allowed */
+
+typedef struct resin_trees_info {
+    resin_trees_loss loss;
+    int64_t features, classes, outputs; /* outputs: scores of a row */
+    int64_t stages, nodes;
+    double learning_rate;
+    const double *initial;         /* by output: what the sum starts from */
+    const double *train_loss;      /* by stage; NULL when loaded from a file */
+    const double *validation_loss; /* by stage; NULL without a validation part */
+} resin_trees_info;
+RESIN_API resin_trees_info resin_trees_describe(const resin_trees *trees);
+
+/* Scores, float64 (rows, outputs). `scores` are the sums of the stages before `first` (or what they
+ * start from) and get those of the stages first .. last - 1. */
+RESIN_API resin_status resin_trees_start(const resin_trees *trees, int64_t rows,
+                                         resin_tensor **scores);
+RESIN_API resin_status resin_trees_add(const resin_trees *trees, resin_tensor *x, int64_t first,
+                                       int64_t last, resin_tensor *scores);
+/* How much of the loss each feature took away, adding up to 1 (or all 0): float64 (features). */
+RESIN_API resin_status resin_trees_importances(const resin_trees *trees, resin_tensor **out);
+
+/* The model as tensors, number 0 .. RESIN_TREES_TENSORS - 1, each with its name:
+ *   tree_first      int64 (trees + 1): the first node of each tree; nodes of a tree follow each
+ *                   other, a node before its children, the left branch before the right one
+ *   feature         int32: what is compared; -1: a leaf
+ *   left, right     int32: the children, counted from the tree's first node
+ *   threshold       float64: rows with x <= threshold go left
+ *   value           float64: the node's value (before the learning rate)
+ *   gain            float64: how much the split takes from the loss
+ *   impurity        float64: mean squared deviation (exact method)
+ *   weight, samples float64, int64: of the rows that reached it
+ *   missing_left    uint8: where missing values go
+ *   set             int32: the categories that go left: number in `sets`; -1: none
+ *   sets            int64 (count, 4): 256 bits
+ *   initial         float64 (outputs)
+ * What is read back is checked, so that no file can lead outside of a tree. */
+enum { RESIN_TREES_TENSORS = 14 };
+RESIN_API const char *resin_trees_tensor_name(int number);
+RESIN_API resin_status resin_trees_export(const resin_trees *trees, int number,
+                                          resin_tensor **out);
+RESIN_API resin_status resin_trees_import(resin_context *context,
+                                          resin_tensor *const tensors[RESIN_TREES_TENSORS],
+                                          resin_trees_loss loss, int64_t features, int64_t classes,
+                                          double learning_rate, resin_trees **out);
+
 #ifdef __cplusplus
 }
 #endif
