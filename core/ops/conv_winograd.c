@@ -25,6 +25,7 @@ enum {
     BLOCKS_OF_ROWS = 2,          /* tiles of a block, in register blocks */
     SLICE_CHANNELS = 64,         /* channels of a slice, at most */
     SLICE_TILES = 84,            /* tiles a piece takes when working by slices, at most */
+    PREFETCH_TILES = 2,          /* how far ahead the pixels of a tile are asked for */
     TRANSFORM_TILES = 8,         /* tiles a piece transforms at least */
     LARGE_WEIGHTS = 3 << 18,     /* floats of u above which slices are the better way */
     FEW_BLOCKS = 8,
@@ -113,6 +114,24 @@ static void point_to_tile(const winograd *w, int64_t tile, const float *base, co
     }
 }
 
+/* Asks for the pixels that a tile has and the one before it has not: the images come from memory,
+ * and the hardware does not foresee the order in which tiles walk them. */
+static void prefetch_source(const winograd *w, int64_t tile, int64_t first, int64_t channels) {
+    int64_t image, top, left;
+    tile_corner(w, tile, &image, &top, &left);
+    top -= w->pad_top;
+    left -= w->pad_left;
+    int64_t from = conv_max(left + 2, 0), to = conv_min(left + 6, w->source_w);
+    for (int i = 0; i < 6; i++) {
+        if (top + i < 0 || top + i >= w->source_h) continue;
+        const float *row =
+            w->source + (image * w->source_h + top + i) * w->source_w * w->in_c + first;
+        for (int64_t j = from; j < to; j++)
+            for (int64_t c = 0; c < channels; c += LINE)
+                __builtin_prefetch(row + j * w->in_c + c);
+    }
+}
+
 /* Steps that both ways share. */
 
 /* v of tiles [first, first + count), channels [channel, channel + channels). */
@@ -120,6 +139,8 @@ static void transform_source(const winograd *w, int64_t first, int64_t count, in
                              int64_t channels, float *v, int64_t row, int64_t plane) {
     for (int64_t t = 0; t < count; t++) {
         const float *pixels[WINOGRAD_POINTS];
+        if (t + PREFETCH_TILES < count)
+            prefetch_source(w, first + t + PREFETCH_TILES, channel, channels);
         point_to_source(w, first + t, channel, pixels);
         w->kernels->winograd_input(channels, pixels, v + t * row, plane);
     }
