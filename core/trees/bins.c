@@ -107,9 +107,10 @@ static resin_status check_categories(resin_context *context, const binning *b) {
             float x = b->x[b->kept[i] * features + f];
             if (!is_category(x))
                 return resin_fail(context, RESIN_ERROR_ARGUMENT,
-                                  "trees: feature %lld is categorical: expected whole numbers from "
-                                  "0 to %d, got %g in row %lld", (long long)f, MAX_CATEGORY,
-                                  (double)x, (long long)b->kept[i]);
+                                  "boost: feature %lld of %lld is categorical: expected whole "
+                                  "numbers from 0 to %d, got %g in row %lld", (long long)f + 1,
+                                  (long long)features, MAX_CATEGORY, (double)x,
+                                  (long long)b->kept[i] + 1);
         }
     }
     return RESIN_OK;

@@ -111,7 +111,8 @@ static resin_status check_features(const boosting *b) {
             (direction != 0 && s->categorical && s->categorical[f]))
             return resin_fail(b->context, RESIN_ERROR_ARGUMENT,
                               "boost: a monotone feature is -1, 0 or 1, and not categorical; "
-                              "feature %lld is neither", (long long)f);
+                              "feature %lld of %lld is neither", (long long)f + 1,
+                              (long long)b->features);
     }
     if (!s->histogram && (s->monotone || s->categorical))
         return resin_fail(b->context, RESIN_ERROR_ARGUMENT, "boost: monotone and categorical "
@@ -159,12 +160,13 @@ static resin_status check_targets(const boosting *b) {
         double y = b->y[row];
         if (!isfinite(y))
             return resin_fail(b->context, RESIN_ERROR_ARGUMENT,
-                              "boost: expected finite targets, got %g in row %lld", y,
-                              (long long)row);
+                              "boost: expected finite targets, got %g in row %lld of %lld", y,
+                              (long long)row + 1, (long long)b->rows);
         if (s->loss == RESIN_TREES_LOG && !(y >= 0 && y < (double)s->classes && y == floor(y)))
             return resin_fail(b->context, RESIN_ERROR_ARGUMENT,
-                              "boost: expected classes 0 to %lld, got %g in row %lld",
-                              (long long)s->classes - 1, y, (long long)row);
+                              "boost: expected classes 0 to %lld, got %g in row %lld of %lld",
+                              (long long)s->classes - 1, y, (long long)row + 1,
+                              (long long)b->rows);
     }
     return RESIN_OK;
 }
@@ -174,8 +176,8 @@ static resin_status check_weights(const boosting *b) {
     for (int64_t row = 0; b->weight && row < b->rows; row++) {
         if (!(b->weight[row] >= 0) || !isfinite(b->weight[row]))
             return resin_fail(b->context, RESIN_ERROR_ARGUMENT,
-                              "boost: expected weights of at least 0, got %g in row %lld",
-                              b->weight[row], (long long)row);
+                              "boost: expected weights of at least 0, got %g in row %lld of %lld",
+                              b->weight[row], (long long)row + 1, (long long)b->rows);
         any |= b->weight[row] > 0;
     }
     if (b->weight && !any)
@@ -195,9 +197,10 @@ static resin_status check_table(const boosting *b) {
         if (!isfinite(b->x[i]))
             return resin_fail(b->context, RESIN_ERROR_ARGUMENT,
                               "boost: the exact method takes finite float32 values, got %g in row "
-                              "%lld, feature %lld; the method \"hist\" learns where missing values "
-                              "(NaN) go", (double)b->x[i], (long long)(i / b->features),
-                              (long long)(i % b->features));
+                              "%lld of %lld, feature %lld of %lld; the method \"hist\" learns "
+                              "where missing values (NaN) go", (double)b->x[i],
+                              (long long)(i / b->features) + 1, (long long)b->rows,
+                              (long long)(i % b->features) + 1, (long long)b->features);
     return RESIN_OK;
 }
 

@@ -50,5 +50,6 @@ void binding_open_engine(lua_State *L);  /* engine.c: threads, memory, random st
 void binding_open_data(lua_State *L);    /* data_binding.c: files and data sets */
 void binding_open_loader(lua_State *L);  /* loader_binding.c: batches in the background, PNG */
 void binding_open_optim(lua_State *L);   /* optim_binding.c: parameters and optimizers */
+void binding_open_boost(lua_State *L);   /* boost_binding.c: trees and boosting */
 
 #endif
