@@ -17,6 +17,25 @@ resin_status conv_reserve(resin_context *context, int64_t count, int64_t size, f
     return resin_allocate(context, bytes, (void **)block);
 }
 
+static resin_status run_method(resin_context *context, const conv_call *call,
+                               conv_method method) {
+    switch (method) {
+    case CONV_WINOGRAD: return conv_winograd_run(context, call);
+    case CONV_DIRECT: return conv_direct_run(context, call);
+    case CONV_PRODUCT: return conv_product_run(context, call);
+    case CONV_GROUPED: return conv_grouped_run(context, call);
+    default: return conv_reference_run(context, call);
+    }
+}
+
+/* Multiply-adds that one thread does in the time that some parallel regions cost. */
+static const double small_work = 1 << 20;
+
+static bool is_small(const conv_shape *s) {
+    return (double)s->batch * (double)(s->out_h * s->out_w * s->out_c) *
+               (double)(s->kernel_h * s->kernel_w * (s->in_c / s->groups)) < small_work;
+}
+
 resin_status conv_run(resin_context *context, const conv_call *call, conv_method method) {
     if (!conv_method_fits(&call->shape, call->pass, method)) {
         return resin_fail(context, RESIN_ERROR_ARGUMENT,
@@ -33,13 +52,12 @@ resin_status conv_run(resin_context *context, const conv_call *call, conv_method
         s->out_h == 0 || s->out_w == 0) {
         method = CONV_REFERENCE;
     }
-    switch (method) {
-    case CONV_WINOGRAD: return conv_winograd_run(context, call);
-    case CONV_DIRECT: return conv_direct_run(context, call);
-    case CONV_PRODUCT: return conv_product_run(context, call);
-    case CONV_GROUPED: return conv_grouped_run(context, call);
-    default: return conv_reference_run(context, call);
-    }
+    /* The bits are the same at any number of threads; a small call stays in the caller's. */
+    int threads = context->threads;
+    if (is_small(s)) context->threads = 1;
+    resin_status status = run_method(context, call, method);
+    context->threads = threads;
+    return status;
 }
 
 resin_status conv_forward(resin_context *context, const conv_shape *shape, conv_method method,
