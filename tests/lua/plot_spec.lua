@@ -1,5 +1,6 @@
--- Charts and reports: what stands in the text.
-local plot = require "resin.plot"
+-- Pictures: what stands in the text.
+local resin = require "resin"
+local plot = resin.plot
 
 local function count(text, pattern) return select(2, text:gsub(pattern, "")) end
 
@@ -36,15 +37,21 @@ describe("a chart", function()
         assert_well_formed(svg)
         assert.is_truthy(svg:find("Loss &amp; more", 1, true))
         assert.is_truthy(svg:find("Loss &lt;x&gt;", 1, true))
-        assert.equal(2, count(svg, 'fill="none" stroke="#%x+" stroke%-width="2"'))
-        assert.equal(5, count(svg, "<circle"))
+        assert.equal(1, count(svg, 'fill="none" class="line1"'))
+        assert.equal(1, count(svg, 'fill="none" class="line2"'))
+        assert.equal(3 + 1, count(svg, "<circle")) -- the points of a, and the legend's
+        assert.equal(2 + 1, count(svg, 'class="fill2"')) -- squares
     end)
     it("leaves a gap where a value is not finite", function()
         local svg = plot.chart{series = {{name = "a", x = {1, 2, 3, 4}, y = {1, 0 / 0, 2, 1 / 0}}}}
         assert_well_formed(svg)
         assert.is_nil(svg:lower():find("nan"))
         assert.is_nil(svg:find("inf"))
-        assert.equal(2, count(svg, "<circle"))
+        assert.equal(2 + 1, count(svg, "<circle"))
+    end)
+    it("is drawn for light and dark pages", function()
+        local svg = plot.chart{series = {}}
+        assert.is_truthy(svg:find("prefers-color-scheme:dark", 1, true))
     end)
     it("can be empty, one point or constant", function()
         for _, series in ipairs{{x = {}, y = {}}, {x = {1}, y = {0.5}}, {x = {1, 2}, y = {0, 0}}} do
@@ -55,14 +62,48 @@ describe("a chart", function()
     end)
 end)
 
-describe("a report", function()
-    it("is one page that needs nothing else", function()
-        local page = plot.report{title = "t <1>", summary = "s", charts = {plot.chart{series = {}}},
-            rows = {{"epoch", "loss"}, {1, 2.5}}, settings = {{"lr", 0.1}}}
-        assert_well_formed(page)
-        assert.is_truthy(page:find("<th>epoch</th>", 1, true))
-        assert.is_truthy(page:find("<td>2.5</td>", 1, true))
-        assert.is_nil(page:find("src=", 1, true))
-        assert.equal(0, count(page:gsub('xmlns="[^"]*"', ""), "http"))
+describe("a confusion matrix", function()
+    it("has a number for each pair that came, names and recall", function()
+        local svg = plot.confusion{title = "Confusion", names = {"a", "b <c>"},
+            counts = {{3, 1}, {0, 7}}}
+        assert_well_formed(svg)
+        assert.is_truthy(svg:find(">75.0 %<", 1, true))
+        assert.is_truthy(svg:find(">100.0 %<", 1, true))
+        assert.is_truthy(svg:find("b &lt;c&gt;", 1, true))
+        assert.equal(2, count(svg, 'class="fill1"'))
+        assert.equal(1, count(svg, 'class="fill2"'))
     end)
+    it("of many classes has no text in its cells", function()
+        local counts = {}
+        for i = 1, 100 do
+            counts[i] = {}
+            for j = 1, 100 do counts[i][j] = i == j and 9 or 0 end
+        end
+        local svg = plot.confusion{title = "t", counts = counts, names = {}}
+        assert_well_formed(svg)
+        assert.equal(100, count(svg, 'class="fill1"'))
+        assert.equal(0, count(svg, ">9<"))
+    end)
+    it("may have a class without images", function()
+        local svg = plot.confusion{counts = {{0, 0}, {1, 1}}, names = {"a", "b"}}
+        assert_well_formed(svg)
+        assert.is_nil(svg:lower():find("nan"))
+    end)
+end)
+
+describe("images", function()
+    it("are PNG files inside of the picture, with captions", function()
+        local one = {image = resin.full({8, 8, 1}, 9, "uint8"), caption = {{"<a>", "fill1"}}}
+        local svg = plot.images{title = "t", images = {one, one, one}, columns = 2}
+        assert_well_formed(svg)
+        assert.equal(3, count(svg, 'href="data:image/png;base64,iVBORw0KGgo'))
+        assert.equal(3, count(svg, ">&lt;a&gt;<"))
+    end)
+    it("are made smaller when they are large", function()
+        local large = {image = resin.full({224, 300, 3}, 9, "uint8")}
+        local svg = plot.images{title = "t", images = {large}}
+        local width, height = svg:match('<image [^>]*width="(%d+)" height="(%d+)"')
+        assert.same({100, 74}, {tonumber(width), tonumber(height)})
+    end)
+    it("may be none", function() assert_well_formed(plot.images{title = "t", images = {}}) end)
 end)

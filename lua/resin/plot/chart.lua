@@ -1,0 +1,149 @@
+--- Line charts: plot.chart and plot.ticks.
+local svg = require "resin.plot.svg"
+
+local chart = {}
+
+local LEFT, RIGHT, TOP, BOTTOM = 66, 20, 68, 54
+-- With more points than this the lines speak for themselves.
+local MOST_MARKERS = 40
+
+local function is_finite(value) return value == value and math.abs(value) ~= math.huge end
+
+--- Round positions for about `count` marks between low and high: multiples of 1, 2 or 5 x 10^n.
+function chart.ticks(low, high, count, whole)
+    local rough = (high - low) / math.max(count, 1)
+    local power = 10.0 ^ math.floor(math.log(rough, 10))
+    local step = power * 10
+    for _, factor in ipairs{1, 2, 5} do
+        if factor * power >= rough then
+            step = factor * power
+            break
+        end
+    end
+    if whole and step < 1 then step = 1.0 end
+    local ticks = {}
+    for i = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) do
+        ticks[#ticks + 1] = i * step
+    end
+    return ticks, step
+end
+
+local function tick_text(value, step)
+    local digits = math.max(0, -math.floor(math.log(step, 10) + 1e-9))
+    if digits > 6 or math.abs(value) >= 1e7 then return ("%.3g"):format(value) end
+    return (("%." .. digits .. "f"):format(value):gsub("^%-", "−"))
+end
+
+-- The range of all finite values of one axis, never empty.
+local function range_of(series, axis)
+    local low, high = math.huge, -math.huge
+    for _, line in ipairs(series) do
+        for i, value in ipairs(line[axis]) do
+            if is_finite(value) and is_finite(line.y[i] or 0 / 0) then
+                low, high = math.min(low, value), math.max(high, value)
+            end
+        end
+    end
+    if low > high then low, high = 0, 1 end
+    if low == high then
+        local margin = low == 0 and 1 or math.abs(low) * 0.1
+        if axis == "x" then margin = 0.5 end
+        low, high = low - margin, high + margin
+    end
+    return low, high
+end
+
+-- A circle, a square or a diamond, so that the lines differ without their colours, too.
+local function marker(picture, number, x, y)
+    local kind = (number - 1) % 3
+    local class = (number - 1) % svg.colours + 1
+    if kind == 0 then
+        picture:add('<circle cx="%.1f" cy="%.1f" r="3" class="fill%d"/>', x, y, class)
+        return
+    end
+    local turn = kind == 2 and (' transform="rotate(45 %.1f %.1f)"'):format(x, y) or ""
+    picture:add('<rect x="%.1f" y="%.1f" width="5.4" height="5.4" class="fill%d"%s/>', x - 2.7,
+        y - 2.7, class, turn)
+end
+
+-- One line for each stretch of finite values, and markers where there are few points.
+local function draw_series(picture, number, line, place_x, place_y)
+    local path, pen_is_down = {}, false
+    for i, x in ipairs(line.x) do
+        local y = line.y[i] or 0 / 0
+        local drawable = is_finite(x) and is_finite(y)
+        if drawable then
+            path[#path + 1] = ("%s%.1f %.1f"):format(pen_is_down and "L" or "M", place_x(x),
+                place_y(y))
+        end
+        pen_is_down = drawable
+    end
+    picture:add('<path d="%s" fill="none" class="line%d" stroke-width="2" '
+        .. 'stroke-linejoin="round" stroke-linecap="round"/>', table.concat(path, " "),
+        (number - 1) % svg.colours + 1)
+    for i, x in ipairs(#line.x <= MOST_MARKERS and line.x or {}) do
+        local y = line.y[i] or 0 / 0
+        if is_finite(x) and is_finite(y) then marker(picture, number, place_x(x), place_y(y)) end
+    end
+end
+
+-- The names of the series with their colours, in a row below the title.
+local function draw_legend(picture, series)
+    local width = -24
+    for _, line in ipairs(series) do width = width + 54 + 6.6 * utf8.len(line.name or "") end
+    local x = math.max((picture.width - width) / 2, 8)
+    for i, line in ipairs(series) do
+        picture:add('<line x1="%.1f" x2="%.1f" y1="46" y2="46" class="line%d" stroke-width="2"/>',
+            x, x + 24, (i - 1) % svg.colours + 1)
+        marker(picture, i, x + 12, 46)
+        picture:text(x + 30, 50, line.name or "")
+        x = x + 54 + 6.6 * utf8.len(line.name or "")
+    end
+end
+
+local function draw_axes(picture, x_range, y_range, place_x, place_y)
+    local right, bottom = picture.width - RIGHT, picture.height - BOTTOM
+    local ticks, step = chart.ticks(y_range[1], y_range[2], 6)
+    for _, value in ipairs(ticks) do
+        local y = place_y(value)
+        picture:add('<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" class="grid"/>', LEFT, right, y, y)
+        picture:text(LEFT - 9, y + 4, tick_text(value, step), {anchor = "end"})
+    end
+    ticks, step = chart.ticks(x_range[1], x_range[2], 9, x_range[2] - x_range[1] >= 1)
+    for _, value in ipairs(ticks) do
+        local x = place_x(value)
+        picture:add('<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" class="axis"/>', x, x, bottom,
+            bottom + 5)
+        picture:text(x, bottom + 19, tick_text(value, step), {anchor = "middle"})
+    end
+    picture:add('<path d="M%d %dV%dH%d" fill="none" class="axis"/>', LEFT, TOP, bottom, right)
+end
+
+--- An SVG element with one line chart. settings: title, x_label, y_label, width, height and
+--- series = {{name = ..., x = {...}, y = {...}}, ...}; values that are not finite leave a gap.
+function chart.chart(settings)
+    local picture = svg.picture(settings.width or 560, settings.height or 380, settings.title)
+    local right, bottom = picture.width - RIGHT, picture.height - BOTTOM
+    local series = settings.series
+    local x_low, x_high = range_of(series, "x")
+    local y_low, y_high = range_of(series, "y")
+    local x_margin, y_margin = 0.02 * (x_high - x_low), 0.05 * (y_high - y_low)
+    y_low, y_high = y_low - y_margin, y_high + y_margin
+    local function place_x(x)
+        local share = (x - x_low + x_margin) / (x_high - x_low + 2 * x_margin)
+        return LEFT + share * (right - LEFT)
+    end
+    local function place_y(y) return bottom - (y - y_low) / (y_high - y_low) * (bottom - TOP) end
+
+    picture:title(settings.title)
+    draw_axes(picture, {x_low, x_high}, {y_low, y_high}, place_x, place_y)
+    picture:text((LEFT + right) / 2, picture.height - 14, settings.x_label or "",
+        {anchor = "middle"})
+    picture:text(0, 0, settings.y_label or "", {anchor = "middle",
+        more = ('transform="translate(18 %.1f) rotate(-90)"'):format((TOP + bottom) / 2)})
+    for i, line in ipairs(series) do draw_series(picture, i, line, place_x, place_y) end
+    draw_legend(picture, series)
+    return tostring(picture)
+end
+
+return chart
