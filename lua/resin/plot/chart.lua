@@ -3,7 +3,8 @@ local svg = require "resin.plot.svg"
 
 local chart = {}
 
-local LEFT, RIGHT, TOP, BOTTOM = 66, 20, 68, 54
+local LEFT, RIGHT, TOP, BOTTOM = 66, 20, 48, 54
+local ROW = 20 -- of the legend
 -- With more points than this the lines speak for themselves.
 local MOST_MARKERS = 40
 
@@ -87,21 +88,36 @@ local function draw_series(picture, number, line, place_x, place_y)
     end
 end
 
--- The names of the series with their colours, in a row below the title.
-local function draw_legend(picture, series)
-    local width = -24
-    for _, line in ipairs(series) do width = width + 54 + 6.6 * utf8.len(line.name or "") end
-    local x = math.max((picture.width - width) / 2, 8)
+-- The series in rows that fit into the picture: lists of {number, name, width}, each with its width.
+local function legend_rows(series, width)
+    local rows = {}
     for i, line in ipairs(series) do
-        picture:add('<line x1="%.1f" x2="%.1f" y1="46" y2="46" class="line%d" stroke-width="2"/>',
-            x, x + 24, (i - 1) % svg.colours + 1)
-        marker(picture, i, x + 12, 46)
-        picture:text(x + 30, 50, line.name or "")
-        x = x + 54 + 6.6 * utf8.len(line.name or "")
+        local name = line.name or ""
+        local entry, row = {i, name, 54 + 6.6 * (utf8.len(name) or #name)}, rows[#rows]
+        if not row or row.width + entry[3] > width then
+            row = {width = 0}
+            rows[#rows + 1] = row
+        end
+        row[#row + 1], row.width = entry, row.width + entry[3]
+    end
+    return rows
+end
+
+-- The names of the series with their colours, below the title.
+local function draw_legend(picture, rows)
+    for number, row in ipairs(rows) do
+        local x, y = math.max((picture.width - row.width + 24) / 2, 8), 26 + number * ROW
+        for _, entry in ipairs(row) do
+            picture:add('<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" class="line%d" '
+                .. 'stroke-width="2"/>', x, x + 24, y, y, (entry[1] - 1) % svg.colours + 1)
+            marker(picture, entry[1], x + 12, y)
+            picture:text(x + 30, y + 4, entry[2])
+            x = x + entry[3]
+        end
     end
 end
 
-local function draw_axes(picture, x_range, y_range, place_x, place_y)
+local function draw_axes(picture, top, x_range, y_range, place_x, place_y)
     local right, bottom = picture.width - RIGHT, picture.height - BOTTOM
     local ticks, step = chart.ticks(y_range[1], y_range[2], 6)
     for _, value in ipairs(ticks) do
@@ -116,13 +132,18 @@ local function draw_axes(picture, x_range, y_range, place_x, place_y)
             bottom + 5)
         picture:text(x, bottom + 19, tick_text(value, step), {anchor = "middle"})
     end
-    picture:add('<path d="M%d %dV%dH%d" fill="none" class="axis"/>', LEFT, TOP, bottom, right)
+    picture:add('<path d="M%d %dV%dH%d" fill="none" class="axis"/>', LEFT, top, bottom, right)
 end
 
 --- An SVG element with one line chart. settings: title, x_label, y_label, width, height and
 --- series = {{name = ..., x = {...}, y = {...}}, ...}; values that are not finite leave a gap.
 function chart.chart(settings)
-    local picture = svg.picture(settings.width or 560, settings.height or 380, settings.title)
+    local width = settings.width or 560
+    local legend = legend_rows(settings.series, width)
+    local top = TOP + #legend * ROW
+    -- Rows of the legend beyond the first make the picture taller.
+    local height = (settings.height or 380) + math.max(#legend - 1, 0) * ROW
+    local picture = svg.picture(width, height, settings.title)
     local right, bottom = picture.width - RIGHT, picture.height - BOTTOM
     local series = settings.series
     local x_low, x_high = range_of(series, "x")
@@ -133,16 +154,16 @@ function chart.chart(settings)
         local share = (x - x_low + x_margin) / (x_high - x_low + 2 * x_margin)
         return LEFT + share * (right - LEFT)
     end
-    local function place_y(y) return bottom - (y - y_low) / (y_high - y_low) * (bottom - TOP) end
+    local function place_y(y) return bottom - (y - y_low) / (y_high - y_low) * (bottom - top) end
 
     picture:title(settings.title)
-    draw_axes(picture, {x_low, x_high}, {y_low, y_high}, place_x, place_y)
+    draw_axes(picture, top, {x_low, x_high}, {y_low, y_high}, place_x, place_y)
     picture:text((LEFT + right) / 2, picture.height - 14, settings.x_label or "",
         {anchor = "middle"})
     picture:text(0, 0, settings.y_label or "", {anchor = "middle",
-        more = ('transform="translate(18 %.1f) rotate(-90)"'):format((TOP + bottom) / 2)})
+        more = ('transform="translate(18 %.1f) rotate(-90)"'):format((top + bottom) / 2)})
     for i, line in ipairs(series) do draw_series(picture, i, line, place_x, place_y) end
-    draw_legend(picture, series)
+    draw_legend(picture, legend)
     return tostring(picture)
 end
 

@@ -31,6 +31,16 @@ local function draw_names(picture, names, left, top, size)
     end
 end
 
+-- Where there is no room for names: every tenth class's number.
+local function draw_numbers(picture, left, top, size, classes)
+    for i = 10, classes, 10 do
+        picture:text(left - 5, top + (i - 0.5) * size + 3.5, i,
+            {anchor = "end", class = "faint", more = 'font-size="10"'})
+        picture:text(left + (i - 0.5) * size, top - 5, i,
+            {anchor = "middle", class = "faint", more = 'font-size="10"'})
+    end
+end
+
 local function draw_lines(picture, left, top, size, classes)
     local every = classes > MOST_WITH_TEXT and 10 or 1
     local side = size * classes
@@ -64,6 +74,8 @@ function matrix.confusion(settings)
     if with_text then
         draw_names(picture, settings.names, left, top, size)
         picture:text(left + side + 12, top - 8, "recall", {class = "faint"})
+    else
+        draw_numbers(picture, left, top, size, classes)
     end
     draw_lines(picture, left, top, size, classes)
     for i, row in ipairs(counts) do
