@@ -1,15 +1,17 @@
--- train_resnet.lua: trains a residual network on images, one line an epoch.
+-- train_resnet.lua: trains a residual network on images.
 --
 --     lua5.4 scripts/train_resnet.lua
+--     lua5.4 scripts/train_resnet.lua --data cifar10 --data-dir FOLDER --dry-run
 --     lua5.4 scripts/train_resnet.lua --data cifar10 --data-dir FOLDER --epochs 3
 --     lua5.4 scripts/train_resnet.lua --variant tutorial --image-size 64 --samples 200
 --
--- The loop is written out below (train_epoch), to be read and changed.
+-- Ctrl-C ends it after the step; the same command with --resume goes on, to the same bits.
 dofile((arg[0]:match("^(.*)/") or ".") .. "/path.lua")
 local resin = require "resin"
 local options = require "resin.options"
+local report = require "resin.report"
 local cost = require "resin.nn.cost"
-local data, models, optim, plot = resin.data, resin.models, resin.optim, resin.plot
+local data, models, optim, train = resin.data, resin.models, resin.optim, resin.train
 
 -- ---- Settings -----------------------------------------------------------------------------------
 
@@ -18,12 +20,12 @@ local data, models, optim, plot = resin.data, resin.models, resin.optim, resin.p
 local VARIANTS = {
     cifar = {
         data = "synthetic", width = 16, batch_size = 128, optimizer = "sgd", schedule = "one-cycle",
-        weight_decay = 5e-4, image_size = 32,
+        weight_decay = 5e-4, image_size = 32, nesterov = true, shortcut = "identity",
         lr = {sgd = 0.2, adam = 0.004, adamw = 0.004, rmsprop = 0.002},
     },
     tutorial = {
         data = "random", width = 64, batch_size = 32, optimizer = "adam", schedule = "constant",
-        weight_decay = 0, image_size = 224, epochs = 10, crop = 0, flip = false,
+        weight_decay = 0, image_size = 224, epochs = 10, crop = 0, flip = false, nesterov = false,
         lr = {sgd = 0.01, adam = 0.001, adamw = 0.001, rmsprop = 0.001},
     },
 }
@@ -36,6 +38,9 @@ local DATA = {
     ["fashion-mnist"] = {image = {28, 28, 1}, classes = 10, epochs = 5, crop = 2, flip = true},
 }
 
+-- Options of a network that the tutorial's, which is as it is, does not have.
+local CIFAR_ONLY = {"filters", "kernel", "activation", "shortcut", "dropout", "l1", "l2"}
+
 local OPTIONS = {
     about = "Trains a residual network on images. What follows from variant or data is marked *.",
     {"data", "NAME", "the images*", what = "data set",
@@ -43,45 +48,98 @@ local OPTIONS = {
     {"data-dir", "DIR", "the folder with the files of cifar10, cifar100, mnist or fashion-mnist"},
     {"variant", "NAME", "He et al. 2015 for small images, or the Keras tutorial's network on noise",
         choices = {"cifar", "tutorial"}, what = "variant", default = "cifar"},
+    {"samples", "N", "images to make of random (1000) or synthetic (10000)", kind = "integer",
+        low = 10},
+    {"image-size", "N", "side of random images*", kind = "integer", low = 8},
+
     {"depth", "N", "layers of the variant cifar, 6 n + 2", kind = "integer", default = 20},
-    {"width", "N", "filters of the first stage*", kind = "integer", low = 1},
+    {"width", "N", "filters of the first stage*; the next ones have twice as many",
+        kind = "integer", low = 1},
+    {"filters", "A,B,C", "filters of the three stages"},
+    {"kernel", "N", "side of the convolutions' windows (3)", kind = "integer", low = 1, high = 31},
+    {"activation", "NAME", "relu, sigmoid, tanh, elu, leaky_relu, selu, gelu, silu ... (relu)"},
+    {"shortcut", "NAME", "what is added to a block (identity)", what = "shortcut",
+        choices = {"identity", "projection", "none"}},
+    {"dropout", "X", "the part dropped in front of the dense layer (0)", kind = "number", low = 0,
+        high = 0.99},
+    {"l1", "X", "penalty of the weights' absolute values (0)", kind = "number", low = 0},
+    {"l2", "X", "penalty of the weights' squares (0)", kind = "number", low = 0},
+
     {"epochs", "N", "passes over the training images*", kind = "integer", low = 1},
-    {"batch-size", "N", "images in a step*", kind = "integer", low = 1},
+    {"batch-size", "N", "images in a batch*", kind = "integer", low = 1},
+    {"accumulate", "N", "batches whose mean gradient makes a step", kind = "integer", low = 1,
+        default = 1},
     {"optimizer", "NAME", "what changes the weights*", what = "optimizer",
         choices = {"sgd", "adam", "adamw", "rmsprop"}},
     {"lr", "X", "learning rate, the highest of the schedule*", kind = "number", low = 0},
     {"schedule", "NAME", "of the learning rate*", what = "schedule",
         choices = {"constant", "step", "cosine", "one-cycle"}},
-    {"momentum", "X", "of sgd, with Nesterov's step", kind = "number", low = 0, high = 1,
-        default = 0.9},
-    {"weight-decay", "X", "L2 decay of the weights*", kind = "number", low = 0},
+    {"momentum", "X", "of sgd (0.9) and rmsprop (0)", kind = "number", low = 0, high = 1},
+    {"nesterov", nil, "Nesterov's step of sgd*; --no-nesterov without"},
+    {"beta1", "X", "of adam and adamw (0.9)", kind = "number", low = 0, high = 1},
+    {"beta2", "X", "of adam and adamw (0.999)", kind = "number", low = 0, high = 1},
+    {"alpha", "X", "of rmsprop (0.99; tutorial 0.9)", kind = "number", low = 0, high = 1},
+    {"epsilon", "X", "of adam, adamw and rmsprop (1e-8; tutorial 1e-7)", kind = "number", low = 0},
+    {"weight-decay", "X", "decay of the weights*", kind = "number", low = 0},
+    {"clip-norm", "X", "the largest norm of all gradients together (0: any)", kind = "number",
+        low = 0},
+    {"label-smoothing", "X", "the part of a label spread over all classes", kind = "number",
+        low = 0, high = 0.99, default = 0},
+    {"average", "X", "decay of averaged weights, as 0.999 (none)", kind = "number", low = 0.01,
+        high = 0.999999},
+
     {"crop", "N", "shift training images by up to N pixels*", kind = "integer", low = 0},
-    {"flip", nil, "mirror training images at random; --no-flip does not*"},
-    {"samples", "N", "images to make of random (1000) or synthetic (10000)", kind = "integer",
-        low = 10},
-    {"image-size", "N", "side of random images*", kind = "integer", low = 8},
+    {"flip", nil, "mirror training images at random*; --no-flip does not"},
+    {"cutout", "N", "set a square of N pixels a side of training images to zero", kind = "integer",
+        low = 0, default = 0},
+
     {"seed", "N", "same seed, same result, at any number of threads", kind = "integer", low = 0,
         default = 1},
     {"threads", "N", "all processors if left out", kind = "integer", low = 1, high = 64},
-    {"out", "DIR", "folder of the report and the weights (runs/...)"},
+    {"out", "DIR", "folder of report, history, weights and checkpoint (runs/...)"},
+    {"resume", nil, "go on from the checkpoint in the folder of --out"},
+    {"checkpoint-steps", "N", "write the checkpoint every N steps, too, not only after epochs",
+        kind = "integer", low = 1},
+    {"dry-run", nil, "tell parameters, multiply-adds, memory and expected time, and end"},
     {"summary", nil, "print the table of the network's layers and end"},
 }
+
+-- "16,32,64" as a list.
+local function read_filters(text)
+    local list = {}
+    for part in (text .. ","):gmatch("([^,]*),") do
+        local number = math.tointeger(tonumber(part))
+        if not number or number < 1 then
+            options.fail("--filters: expected three numbers as 16,32,64, got '%s'", text)
+        end
+        list[#list + 1] = number
+    end
+    if #list ~= 3 then options.fail("--filters: expected three numbers, got '%s'", text) end
+    return list
+end
 
 local function read_settings()
     local given = options.parse(arg, OPTIONS)
     local variant = VARIANTS[given.variant]
+    given.tutorial = given.variant == "tutorial"
+    if given.tutorial then
+        for _, name in ipairs(CIFAR_ONLY) do
+            if given[name] then options.fail("--%s: the variant tutorial is as it is", name) end
+        end
+    end
     given.data = given.data or variant.data
     local set = DATA[given.data]
     for _, name in ipairs{"width", "batch_size", "optimizer", "schedule", "weight_decay",
-        "image_size", "epochs", "crop", "flip"} do
+        "image_size", "epochs", "crop", "flip", "nesterov", "shortcut"} do
         if given[name] == nil then given[name] = variant[name] end
         if given[name] == nil then given[name] = set[name] end
     end
+    if given.filters then given.filters = read_filters(given.filters) end
     given.lr = given.lr or variant.lr[given.optimizer]
     given.classes = set.classes
     given.image = set.image or {given.image_size, given.image_size, 3}
-    given.tutorial = given.variant == "tutorial"
     given.name = given.tutorial and "tutorial" or "cifar" .. given.depth
+    given.held_out = given.tutorial and "Validation" or "Test"
     given.out = given.out or ("runs/%s-%s"):format(given.name, given.data)
     return given
 end
@@ -110,6 +168,7 @@ local function build_network(settings)
     local given = {width = settings.width, input = settings.image, classes = settings.classes}
     if settings.tutorial then return models.tutorial_resnet(given) end
     given.depth = settings.depth
+    for _, name in ipairs(CIFAR_ONLY) do given[name] = settings[name] end
     return models.cifar_resnet(given)
 end
 
@@ -122,92 +181,31 @@ local function build_schedule(settings, steps)
     return optim.step_schedule{rate = rate, milestones = {steps // 2, steps * 3 // 4}}
 end
 
+-- Which settings each optimizer has.
+local OPTIMIZER_SETTINGS = {
+    sgd = {"momentum"}, adam = {"beta1", "beta2", "epsilon"},
+    adamw = {"beta1", "beta2", "epsilon"}, rmsprop = {"momentum", "alpha", "epsilon"},
+}
+
 -- The tutorial follows Keras' formulas, the rest PyTorch's.
 local function build_optimizer(model, settings, steps)
+    local name = settings.optimizer
     local given = {model, learning_rate = build_schedule(settings, steps),
-        weight_decay = settings.weight_decay, rule = settings.tutorial and "keras" or "pytorch"}
-    if settings.optimizer == "sgd" then
-        given.momentum, given.nesterov = settings.momentum, settings.momentum > 0
+        weight_decay = settings.weight_decay, clip_norm = settings.clip_norm,
+        rule = settings.tutorial and "keras" or "pytorch"}
+    for _, setting in ipairs(OPTIMIZER_SETTINGS[name]) do given[setting] = settings[setting] end
+    if name == "sgd" then
+        given.momentum = given.momentum or 0.9
+        given.nesterov = settings.nesterov and given.momentum > 0
     end
-    return optim[settings.optimizer](given)
+    return optim[name](given)
 end
 
--- ---- The loop -----------------------------------------------------------------------------------
-
-local function count_correct(logits, labels)
-    local predicted <close> = logits:argmax(-1)
-    local equal <close> = predicted:equal(labels)
-    local count <close> = equal:sum()
-    return count:item()
+local function augmentation(settings)
+    return {crop = settings.crop, flip = settings.flip, cutout = settings.cutout}
 end
 
--- One step: the loss of the batch, and how many images were classified rightly before the step.
--- Cross entropy with integer labels is Keras' categorical cross-entropy with one-hot ones; `logits`
--- leaves the final softmax to it.
-local function train_step(run, images, labels)
-    local logits <close> = run.model(images, {training = true, logits = true})
-    local loss <close> = resin.cross_entropy(logits, labels)
-    local value = loss:item()
-    run.step = run.step + 1
-    if value ~= value or value == math.huge then
-        error(("the loss is %s at step %d; try a lower --lr than %g"):format(
-            value ~= value and "NaN" or "infinite", run.step, run.settings.lr), 0)
-    end
-    loss:backward()
-    run.optimizer:step()
-    run.optimizer:clear_grads()
-    return value, count_correct(logits, labels)
-end
-
--- One pass over the training images: their mean loss and accuracy as they came.
-local function train_epoch(run, epoch)
-    local settings, loss_sum, correct, seen = run.settings, 0, 0, 0
-    local batches = run.train:batches{batch_size = settings.batch_size, shuffle = true,
-        seed = settings.seed, epoch = epoch, crop = settings.crop, flip = settings.flip}
-    for batch_images, batch_labels in batches do
-        local images <close> = batch_images
-        local labels <close> = batch_labels
-        local loss, right = train_step(run, images, labels)
-        loss_sum, correct, seen = loss_sum + loss * #images, correct + right, seen + #images
-    end
-    return loss_sum / seen, correct / seen
-end
-
--- Mean loss and accuracy over the test images.
-local function evaluate(run)
-    local loss_sum, correct, seen = 0, 0, 0
-    for batch_images, batch_labels in run.test:batches{batch_size = run.settings.batch_size} do
-        local images <close> = batch_images
-        local labels <close> = batch_labels
-        local logits <close> = run.model(images, {logits = true})
-        local loss <close> = resin.cross_entropy(logits, labels)
-        loss_sum, seen = loss_sum + loss:item() * #images, seen + #images
-        correct = correct + count_correct(logits, labels)
-    end
-    if loss_sum ~= loss_sum then
-        error(("the loss of the test images is NaN after step %d; try a lower --lr than %g"):format(
-            run.step, run.settings.lr), 0)
-    end
-    return loss_sum / seen, correct / seen
-end
-
-local function train(run)
-    local epochs, history = run.settings.epochs, {}
-    for epoch = 1, epochs do
-        local start = resin.clock()
-        local loss, accuracy = train_epoch(run, epoch)
-        local seconds = resin.clock() - start
-        local test_loss, test_accuracy = evaluate(run)
-        local speed = #run.train / seconds
-        history[epoch] = {loss = loss, accuracy = accuracy, test_loss = test_loss,
-            test_accuracy = test_accuracy, seconds = seconds, images_per_second = speed}
-        print(("epoch %2d/%d  loss %.4f  accuracy %.4f  test accuracy %.4f  %.1f s  %.0f images/s")
-            :format(epoch, epochs, loss, accuracy, test_accuracy, seconds, speed))
-    end
-    return history
-end
-
--- ---- What it costs, and what came out -----------------------------------------------------------
+-- ---- What it costs ------------------------------------------------------------------------------
 
 local function duration(seconds)
     if seconds < 90 then return ("%.0f seconds"):format(math.max(seconds, 1)) end
@@ -215,75 +213,96 @@ local function duration(seconds)
     return ("%.1f hours"):format(seconds / 3600)
 end
 
--- Times one step of a network of its own on a few images, so that the training is not touched.
-local function measure_image(settings, train_set)
+-- Seconds for an image in training, and the memory that a step takes, in MB: both measured on steps
+-- of a network of its own, so that the training is not touched. Where a batch is much work, a part
+-- of it has to do.
+local function measure(settings, set, multiply_adds)
+    local state, held = resin.random_state(), resin.memory().held
     local model = build_network(settings)
-    local run = {model = model, settings = settings, step = 0,
-        optimizer = build_optimizer(model, settings, 2)}
-    local seconds
-    for _, size in ipairs{1, math.min(4, settings.batch_size)} do -- the first one warms up
-        local images, labels = train_set:batches{batch_size = size}()
+    local optimizer = build_optimizer(model, settings, 3)
+    local size = math.min(settings.batch_size, #set, math.max(4, 5e9 // multiply_adds))
+    local bytes, seconds = {}, nil
+    for step, count in ipairs{math.max(size // 2, 1), size, size} do
+        resin.reset_peak_memory()
+        local iterate = set:batches{batch_size = math.tointeger(count)}
         local start = resin.clock()
-        train_step(run, images, labels)
-        seconds = (resin.clock() - start) / #images
+        train.fit(model, function()
+            return function()
+                local images, labels = iterate()
+                iterate = function() return nil end -- one step
+                return images, labels
+            end
+        end, {optimizer = optimizer, verbose = false})
+        seconds = (resin.clock() - start) / count
+        bytes[step] = resin.memory().peak - held
     end
-    return seconds
+    resin.random_state(state)
+    local for_each = (bytes[3] - bytes[1]) / math.max(size - math.max(size // 2, 1), 1)
+    return seconds, (bytes[3] + math.max(for_each, 0) * (settings.batch_size - size)) / 1e6
 end
 
+-- What the training is; of a dry run or the tutorial, how long it takes.
 local function describe(settings, model, train_set, test_set)
-    local _, trainable = model:count()
+    local all, trainable = model:count()
     local multiply_adds = cost.multiply_adds(model)
     print(("%s on %s: %d + %d images, %d trainable parameters, %.4g million multiply-adds an "
         .. "image, %d threads"):format(settings.name, settings.data, #train_set, #test_set,
             trainable, multiply_adds / 1e6, resin.threads()))
-    if not settings.tutorial then return end
+    if not settings.tutorial and not settings.dry_run then return end
     -- Backward takes twice as long as forward; a multiply-add is two operations.
     local passes = settings.epochs * (3 * #train_set + #test_set)
-    local seconds = measure_image(settings, train_set) / 3 * passes
-    print(("training and validation are %.4g TFLOP and take about %s here; --image-size, --samples, "
-        .. "--width and --epochs make it less"):format(2e-12 * multiply_adds * passes,
-            duration(seconds)))
+    local seconds, megabytes = measure(settings, train_set, multiply_adds)
+    if settings.dry_run then
+        print(("parameters: %d, of them %d not trainable (running statistics)"):format(all,
+            all - trainable))
+        print(("memory: about %.0f MB for a batch of %d, besides the images (%.0f MB)"):format(
+            megabytes, settings.batch_size,
+            (train_set.images:count() + test_set.images:count()) / 1e6))
+        local epoch = seconds / 3 * passes / settings.epochs
+        print(("an epoch: %d steps, about %s"):format(
+            (#train_set - 1) // (settings.batch_size * settings.accumulate) + 1, duration(epoch)))
+    end
+    print(("training and validation are %.4g TFLOP and take about %s here; %s--width and --epochs "
+        .. "make it less"):format(2e-12 * multiply_adds * passes, duration(seconds / 3 * passes),
+            settings.data == "random" and "--image-size, --samples, " or ""))
 end
 
-local function curve(history, name, key)
-    local x, y = {}, {}
-    for epoch, row in ipairs(history) do x[epoch], y[epoch] = epoch, row[key] end
-    return {name = name, x = x, y = y}
+-- ---- Training -----------------------------------------------------------------------------------
+
+local function fit(settings, model, train_set, test_set)
+    local batches = (#train_set - 1) // settings.batch_size + 1
+    local steps = (batches - 1) // settings.accumulate + 1
+    return train.fit(model, train_set, {
+        optimizer = build_optimizer(model, settings, settings.epochs * steps),
+        epochs = settings.epochs, batch_size = settings.batch_size,
+        accumulate = settings.accumulate, seed = settings.seed, augment = augmentation(settings),
+        validation_data = test_set, one_hot = settings.tutorial,
+        label_smoothing = settings.label_smoothing, average = settings.average,
+        callbacks = {train.csv_log(settings.out .. "/history.csv")},
+        checkpoint = {settings.out .. "/checkpoint.safetensors",
+            every_steps = settings.checkpoint_steps},
+        resume = settings.resume or false,
+    })
 end
 
-local function write_report(settings, history, started)
-    local held_out = settings.tutorial and "Validation" or "Test"
-    local function chart(title, key)
-        return plot.chart{title = title .. " over Epochs", x_label = "Epoch", y_label = title,
-            series = {curve(history, "Training " .. title, key),
-                curve(history, held_out .. " " .. title, "test_" .. key)}}
-    end
-    local rows = {{"epoch", "loss", "accuracy", held_out:lower() .. " loss",
-        held_out:lower() .. " accuracy", "seconds", "images/s"}}
-    for epoch, row in ipairs(history) do
-        rows[#rows + 1] = {epoch, ("%.4f"):format(row.loss), ("%.4f"):format(row.accuracy),
-            ("%.4f"):format(row.test_loss), ("%.4f"):format(row.test_accuracy),
-            ("%.1f"):format(row.seconds), ("%.0f"):format(row.images_per_second)}
-    end
+-- The settings that were in force, for the report.
+local function shown_settings(settings, started)
     local shown = {{"started", started}, {"resin", resin.version},
         {"kernels", resin.instruction_set()}, {"threads", resin.threads()}}
-    for _, name in ipairs{"variant", "depth", "width", "data", "epochs", "batch_size", "optimizer",
-        "lr", "schedule", "momentum", "weight_decay", "crop", "flip", "samples", "seed"} do
-        local unused = name == "depth" and settings.tutorial
-            or name == "momentum" and settings.optimizer ~= "sgd"
-        if settings[name] ~= nil and not unused then shown[#shown + 1] = {name, settings[name]} end
+    local of_optimizer = {momentum = true, nesterov = true, beta1 = true, beta2 = true,
+        alpha = true, epsilon = true}
+    for _, row in ipairs(OPTIONS) do
+        local name = row[1]:gsub("-", "_")
+        local value = settings[name]
+        if name == "filters" and value then value = table.concat(value, ", ") end
+        local unused = name == "threads" or name == "summary" or name == "dry_run"
+            or name == "depth" and settings.tutorial or name == "out"
+            or name == "image_size" and settings.data ~= "random"
+            or name == "nesterov" and settings.optimizer ~= "sgd"
+            or of_optimizer[name] and value == nil
+        if value ~= nil and not unused then shown[#shown + 1] = {row[1], value} end
     end
-    local last, path = history[#history], settings.out .. "/report.html"
-    local file = assert(io.open(path, "w"))
-    file:write(plot.report{
-        title = ("%s on %s"):format(settings.name, settings.data),
-        summary = ("%s accuracy %.4f after %d epochs."):format(held_out, last.test_accuracy,
-            #history),
-        charts = {chart("Accuracy", "accuracy"), chart("Loss", "loss")},
-        rows = rows, settings = shown,
-    })
-    assert(file:close())
-    return path
+    return shown
 end
 
 -- Makes the folder of the results now: nobody wants to learn after hours that it cannot be written.
@@ -301,17 +320,24 @@ local function main()
     local model = build_network(settings)
     if settings.summary then return model:summary() end
     local train_set, test_set = load_images(settings)
-    make_folder(settings.out)
+    if not settings.dry_run then make_folder(settings.out) end
     describe(settings, model, train_set, test_set)
-    local batches = train_set:batch_count{batch_size = settings.batch_size}
-    local run = {settings = settings, model = model, train = train_set, test = test_set, step = 0,
-        optimizer = build_optimizer(model, settings, settings.epochs * batches)}
+    if settings.dry_run then return end
+    local interrupt <close> = resin.on_interrupt()
     local started = os.date("%Y-%m-%d %H:%M:%S")
-    local history = train(run)
+    local history = fit(settings, model, train_set, test_set)
+    if #history == 0 then
+        error("stopped before the end of the first epoch; --resume goes on", 0)
+    end
     model:save(settings.out .. "/model.safetensors")
-    local report = write_report(settings, history, started)
-    print(("test accuracy: %.4f"):format(history[#history].test_accuracy))
-    print("report: " .. report)
+    local result = report.write{
+        out = settings.out, title = ("%s on %s"):format(settings.name, settings.data),
+        history = history, settings = shown_settings(settings, started), model = model,
+        test = test_set, held_out = settings.held_out,
+    }
+    print(("test accuracy: %.4f"):format(history[#history].val_accuracy))
+    print("report: " .. result.path)
+    if history.stopped == "interrupted" then os.exit(130, true) end -- as a shell calls Ctrl-C
 end
 
 io.stdout:setvbuf("line")

@@ -3,7 +3,7 @@ local resin = require "resin"
 
 local LUA = os.getenv("LUA") or "lua5.4"
 
--- Runs Lua code in a program of its own: its output, how it ended ("exit", "signal") and the status.
+-- Runs Lua code in a program of its own: its output, how it ended ("exit", "signal"), its status.
 -- A shell may tell a signal as exit status 128 + number.
 local function run(code, ...)
     local path = os.tmpname()

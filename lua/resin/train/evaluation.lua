@@ -91,7 +91,7 @@ local function closing_source(what, data, given)
     return from, setmetatable({}, {__close = function() from:close() end})
 end
 
--- What the layers' l1 and l2 add to the loss. Only a model that has some makes its flat buffer here,
+-- What the layers' l1 and l2 add to the loss. Only a model with some makes its flat buffer here,
 -- for the parameters may be those of an optimizer over loose tensors.
 local function penalty(model)
     for _, _, entry in model:named_parameters() do

@@ -20,7 +20,7 @@ local function classes_of(labels)
 end
 
 -- A class that cannot be learned makes validation look bad for a reason that is hard to guess.
-local function warn_of_missing_classes(train, held_out)
+local function warn_of_missing_classes(train, held_out, was_split)
     local known, wanted = classes_of(train:labels()), classes_of(held_out:labels())
     if not known or not wanted then return end
     local missing = {}
@@ -29,9 +29,9 @@ local function warn_of_missing_classes(train, held_out)
     end
     if #missing == 0 then return end
     table.sort(missing)
-    io.stderr:write(("warning: the validation data have the class%s %s, the training data do not "
-        .. "(validation_split takes the last part, unshuffled)\n"):format(
-            #missing > 1 and "es" or "", table.concat(missing, ", ")))
+    io.stderr:write(("warning: the validation data have the class%s %s, the training data do not%s\n")
+        :format(#missing > 1 and "es" or "", table.concat(missing, ", "),
+            was_split and " (validation_split takes the last part, unshuffled)" or ""))
 end
 
 local function split(data, given)
@@ -58,7 +58,7 @@ function validation.sources(data, given)
     local tested = source.new("train.fit: validation_data", held_out,
         {batch_size = given.batch_size, shuffle = false, seed = given.seed})
     if given.loss ~= "mse" and type(given.loss) == "string" then
-        core.no_grad(warn_of_missing_classes, train, tested)
+        core.no_grad(warn_of_missing_classes, train, tested, given.validation_split ~= 0)
     end
     return train, tested
 end
