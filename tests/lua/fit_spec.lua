@@ -251,6 +251,22 @@ describe("fit", function()
         assert.error_matches(function() evaluate("softmax") end, "does not fit.*softmax")
     end)
 
+    it("holds no more memory after five epochs than after two", function()
+        local set, held = data.synthetic{split = "train", count = 64}, {}
+        resin.seed(1)
+        local x = nn.input{32, 32, 3}
+        local y = nn.relu(nn.batch_norm()(nn.conv2d{4, kernel = 3, stride = 4}(x)))
+        local model = nn.model(x, nn.dense{10}(nn.global_avg_pool(y)))
+        collectgarbage("stop")
+        fit(model, set, {epochs = 5, batch_size = 16, average = 0.9, accumulate = 2,
+            metrics = {"accuracy", "top_5"}, one_hot = true, validation_data = set,
+            callbacks = {{on_epoch_begin = function() held[#held + 1] = resin.memory().held end}}})
+        collectgarbage("restart")
+        assert.equal(5, #held)
+        -- What the loader has ready may differ by some batches.
+        assert.is_true(held[5] - held[2] <= 5 * 16 * 32 * 32 * 3 * 4, held[5] - held[2])
+    end)
+
     it("stops at a NaN and names the step", function()
         local set = {resin.ones(64, 1), resin.zeros(64, 1)}
         assert.error_matches(function()
@@ -269,6 +285,8 @@ describe("fit", function()
         refuses("epochs must be an integer", {epochs = 0})
         refuses('unknown loss "crossentropy"', {loss = "crossentropy"})
         refuses('unknown metric "precise"', {metrics = {"precise"}})
+        refuses('the name "accuracy" is taken', {metrics = {"accuracy", "acc"}})
+        refuses('the name "lr" is taken', {metrics = {lr = function() return 1 end}})
         refuses('unknown optimizer "sdg"', {optimizer = "sdg"})
         refuses("resume needs checkpoint", {resume = true})
         refuses("validation_split", {validation_split = 1})

@@ -30,7 +30,8 @@ local function watch_options(what, options, own)
         check.fail('%s: mode must be "auto", "min" or "max", got %s', what, tostring(given.mode))
     end
     given.what = what
-    local grows = given.monitor:find("accuracy") or given.monitor:find("top_%d")
+    local name = given.monitor
+    local grows = name:find("acc") or name:find("top_%d") or name:find("auc")
     given.sign = (given.mode == "max" or given.mode == "auto" and grows) and -1 or 1
     return given
 end
@@ -62,13 +63,13 @@ function callbacks.early_stopping(options)
     local given = watch_options("early_stopping", options, {patience = 0, restore_best = false,
         baseline = check.optional, start_from_epoch = 0})
     check.integer("early_stopping", "patience", given.patience, 0)
-    return setmetatable({given = given, best = worst(given), wait = 0, best_epoch = 0},
-        EarlyStopping)
+    return setmetatable({given = given}, EarlyStopping)
 end
 
 function EarlyStopping:on_train_begin(run)
     check_monitor(self.given, run)
-    if self.best_weights == nil and self.given.restore_best then
+    self.best, self.wait, self.best_epoch = worst(self.given), 0, 0 -- a second fit begins anew
+    if self.given.restore_best then
         self.model, self.best_weights = run.model, {}
         for i, entry in ipairs(run.model:variables()) do
             self.best_weights[i] = core.zeros(entry.tensor:shape(), entry.tensor:dtype())
@@ -94,8 +95,10 @@ function EarlyStopping:on_epoch_end(epoch, row, run)
         self.best, self.best_epoch = value, epoch
         if given.restore_best then self:copy(false) end
         local baseline = given.baseline or worst(given)
-        if is_better(given, value, baseline) then self.wait = 0 end
-        return
+        if is_better(given, value, baseline) then
+            self.wait = 0
+            return
+        end
     end
     if self.wait >= given.patience and epoch > 1 then
         run:stop(("early stopping: %s was best in epoch %d"):format(given.monitor,
@@ -136,11 +139,12 @@ function callbacks.reduce_on_plateau(options)
         check.fail("reduce_on_plateau: factor must lie between 0 and 1, got %s",
             tostring(given.factor))
     end
-    return setmetatable({given = given, best = worst(given), wait = 0, cooldown = 0}, Plateau)
+    return setmetatable({given = given}, Plateau)
 end
 
 function Plateau:on_train_begin(run)
     check_monitor(self.given, run)
+    self.best, self.wait, self.cooldown = worst(self.given), 0, 0
     if run.optimizer.schedule then
         check.fail("reduce_on_plateau: the optimizer has a schedule; give it a number as rate")
     end

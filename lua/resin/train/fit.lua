@@ -137,16 +137,22 @@ end
 
 ---- Steps ---------------------------------------------------------------------------------------
 
--- A loss that is not a number will not become one again.
-local function guard(run, what, value)
-    if value == value and value ~= math.huge then return end
+-- Ends a training that has come to nothing; the checkpoint stays what it was.
+local function give_up(run, format, ...)
     local settings = run.given.checkpoint
     local kept = settings and checkpoint.exists(settings.path)
         and ("; the last good checkpoint is " .. settings.path) or ""
     run.progress:leave_line()
-    check.fail("train.fit: %s is %s at step %d (epoch %d, batch %d); try a learning rate lower "
-        .. "than %g%s", what, value ~= value and "NaN" or "infinite", run.step + 1, run.epoch,
-        run.batch + 1, run.optimizer.state_in_c:rate(), kept)
+    check.fail("train.fit: %s; try a learning rate lower than %g%s", format:format(...),
+        run.optimizer.state_in_c:rate(), kept)
+end
+
+-- A loss that is not a number will not become one again.
+local function guard(run, value)
+    if value == value and value ~= math.huge then return end
+    give_up(run, "the loss is %s at step %d (epoch %d, batch %d)",
+        value ~= value and "NaN" or "infinite", run.step + 1, run.epoch,
+        run.batch + run.group.batches + 1)
 end
 
 -- The penalties are part of the loss that is shown; the optimizer adds their gradients.
@@ -173,7 +179,7 @@ local function learn(run, x, y)
     local closing <close> = evaluation.closing(prediction)
     local loss <close> = setup.loss.compute(prediction, y)
     local value = loss:item()
-    guard(run, "the loss", value)
+    guard(run, value)
     value = value + penalty(run)
     backward(run, loss, n)
     evaluation.count(setup, run.sums, n, value, prediction, y)
@@ -200,13 +206,7 @@ local function save(run)
     local settings = run.given.checkpoint
     if not settings then return end
     local bad = checkpoint.find_bad_weights(run.model)
-    if bad then
-        run.progress:leave_line()
-        local kept = checkpoint.exists(settings.path)
-            and ("; the last good checkpoint is " .. settings.path) or ""
-        check.fail("train.fit: %s is not finite after step %d; try a lower learning rate%s", bad,
-            run.step, kept)
-    end
+    if bad then give_up(run, "%s is not finite after step %d", bad, run.step) end
     checkpoint.save(run, settings.path)
 end
 
@@ -267,7 +267,9 @@ local function validate(run, row)
     if not sums then return false end
     sums:write(row, "val_")
     row.val_seconds = core.clock() - started
-    if row.val_loss ~= row.val_loss then guard(run, "the validation loss", row.val_loss) end
+    if row.val_loss ~= row.val_loss then
+        give_up(run, "the validation loss is NaN after step %d (epoch %d)", run.step, run.epoch)
+    end
     return true
 end
 

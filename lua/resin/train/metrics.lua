@@ -77,6 +77,21 @@ local function by_name(name, loss)
         .. "under a name: {mine = function(prediction, target) ... end}", name)
 end
 
+-- What else a row of the history has, and a name given twice, cannot be a metric's.
+local RESERVED = {epoch = true, loss = true, lr = true, seconds = true, waited = true,
+    val_seconds = true, steps = true, images = true}
+
+local function check_names(list)
+    local seen = {}
+    for _, metric in ipairs(list) do
+        if RESERVED[metric.name] or seen[metric.name] then
+            check.fail('metrics: the name "%s" is taken', metric.name)
+        end
+        seen[metric.name] = true
+    end
+    return list
+end
+
 --- The list of {name, f, raw} of what the user gave: names, and functions under their names.
 function metrics.find(given, loss)
     local list, named = {}, {}
@@ -98,7 +113,7 @@ function metrics.find(given, loss)
     end
     table.sort(named)
     for _, name in ipairs(named) do list[#list + 1] = {name = name, f = given[name]} end
-    return list
+    return check_names(list)
 end
 
 -- What a metric says of a batch of n samples: a sum, and what it is a sum of.

@@ -11,9 +11,10 @@ local Set = {}
 Set.__index = Set
 
 local function from_set(set, given)
-    local count = #set
-    return setmetatable({set = set, given = given, samples = count, owned = true,
-        classes = set.classes, batches = (count + given.batch_size - 1) // given.batch_size}, Set)
+    local drop_last = given.augment and given.augment.drop_last or false
+    return setmetatable({set = set, given = given, samples = #set, owned = true,
+        classes = set.classes,
+        batches = set:batch_count{batch_size = given.batch_size, drop_last = drop_last}}, Set)
 end
 
 -- Iterates over the batches of an epoch from number `first` on. A loader goes on with the next

@@ -29,9 +29,9 @@ local function warn_of_missing_classes(train, held_out, was_split)
     end
     if #missing == 0 then return end
     table.sort(missing)
-    io.stderr:write(("warning: the validation data have the class%s %s, the training data do not%s\n")
-        :format(#missing > 1 and "es" or "", table.concat(missing, ", "),
-            was_split and " (validation_split takes the last part, unshuffled)" or ""))
+    local why = was_split and " (validation_split takes the last part, unshuffled)" or ""
+    io.stderr:write(("warning: the validation data have the class%s %s, the training data do not"
+        .. "%s\n"):format(#missing > 1 and "es" or "", table.concat(missing, ", "), why))
 end
 
 local function split(data, given)
