@@ -403,9 +403,10 @@ static resin_status fit_tree(boosting *b, int64_t output) {
     }
     RESIN_TRY(growth_run(g));
     leaf_work work = {.b = b, .output = output};
-    if (renews_leaves(b)) resin_parallel(b->context, g->count, renew_leaf, &work);
+    if (renews_leaves(b))
+        trees_parallel(b->context, g->count, 10 * g->row_count, renew_leaf, &work);
     RESIN_TRY(growth_append(g, b->trees));
-    if (whole) resin_parallel(b->context, g->count, add_leaf, &work);
+    if (whole) trees_parallel(b->context, g->count, g->row_count, add_leaf, &work);
     else send_rows(&work, b->kept, b->kept_count);
     send_rows(&work, b->held_out, b->held_out_count);
     return RESIN_OK;

@@ -216,8 +216,10 @@ static void mark_child(void *argument, int64_t piece, int worker) {
 static resin_status exact_expand(tree_growth *g, const int32_t *nodes, int count) {
     exact_method *m = g->method;
     bool any_scan = false;
+    int64_t rows = 0;
     for (int i = 0; i < count; i++) {
         const grow_node *node = &g->node[nodes[i]];
+        rows += node->last - node->first;
         grow_node *left = &g->node[node->left], *right = &g->node[node->right];
         set_sums(g, left, node->side[0]);
         set_sums(g, right, node->side[1]);
@@ -229,14 +231,14 @@ static resin_status exact_expand(tree_growth *g, const int32_t *nodes, int count
         divide_and_scan(m, g->features, 0);
         return RESIN_OK;
     }
-    resin_parallel(g->context, g->features + 1, divide_and_scan, m);
+    trees_parallel(g->context, g->features + 1, rows * g->features, divide_and_scan, m);
     for (int i = 0; i < count; i++)
         for (int side = 0; side < 2; side++) {
             int32_t child = side ? g->node[nodes[i]].right : g->node[nodes[i]].left;
             if (g->node[child].can_split)
                 g->node[child].can_split = growth_choose(g, child, growth_candidates(g, i, side));
         }
-    resin_parallel(g->context, 2 * count, mark_child, m);
+    trees_parallel(g->context, 2 * count, rows, mark_child, m);
     return RESIN_OK;
 }
 
@@ -265,7 +267,7 @@ static resin_status exact_start(tree_growth *g) {
     sorted_entry *entry = m->spare; /* the list of rows, to be summed like a column */
     for (int64_t i = 0; i < g->row_count; i++) entry[i] = (sorted_entry){0, g->rows[i]};
     set_sums(g, root, sum_entries(m, entry, g->row_count));
-    resin_parallel(g->context, g->features, copy_and_scan, m);
+    trees_parallel(g->context, g->features, g->row_count * g->features, copy_and_scan, m);
     if (root->can_split) root->can_split = growth_choose(g, 0, g->candidate);
     mark_sides(m, root);
     return RESIN_OK;

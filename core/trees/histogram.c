@@ -115,7 +115,7 @@ static resin_status to_fixed_point(histogram_method *m) {
     m->scale.count_bits = 1;
     while ((int64_t)1 << m->scale.count_bits <= g->row_count) m->scale.count_bits++;
     m->pieces = resin_piece_count(g->row_count, BLOCK_ROWS);
-    resin_parallel(g->context, m->pieces, find_largest, m);
+    trees_parallel(g->context, m->pieces, g->row_count, find_largest, m);
     for (int64_t i = 0; i < m->pieces; i++) {
         gradient = fmax(gradient, m->largest[2 * i]);
         hessian = fmax(hessian, m->largest[2 * i + 1]);
@@ -124,7 +124,7 @@ static resin_status to_fixed_point(histogram_method *m) {
         return resin_fail(g->context, RESIN_ERROR_ARGUMENT, "trees: a gradient is not finite");
     m->scale.gradient_unit = unit_for(gradient, 62 - m->scale.count_bits, m->scale.count_bits);
     m->scale.hessian_unit = m->scale.words > 1 ? unit_for(hessian, 62, m->scale.count_bits) : 1;
-    resin_parallel(g->context, m->pieces, convert, m);
+    trees_parallel(g->context, m->pieces, g->row_count, convert, m);
     return RESIN_OK;
 }
 
@@ -184,6 +184,13 @@ static void build_piece(void *argument, int64_t piece, int worker) {
     else
         add_rows(sums, t->by_row + first, t->features, last - first, block, m->fixed_gradient,
                  factor);
+}
+
+static void build_sums(histogram_method *m) {
+    int64_t rows = 0;
+    for (int b = 0; b < m->blocks; b++) rows += m->block[b].count;
+    trees_parallel(m->growth->context, m->blocks * feature_groups(m), rows * m->table->features,
+                   build_piece, m);
 }
 
 /* Rows in a block, so that all nodes of a batch together have at most MAX_BLOCKS more blocks than
@@ -255,8 +262,9 @@ static resin_status build_children(histogram_method *m) {
         g->node[pair->large].histogram = parent->histogram;
         parent->histogram = NULL;
     }
-    resin_parallel(g->context, m->blocks * feature_groups(m), build_piece, m);
-    resin_parallel(g->context, m->pairs * g->features, search_piece, m);
+    build_sums(m);
+    trees_parallel(g->context, m->pairs * g->features, m->pairs * histogram_words(m), search_piece,
+                   m);
     for (int i = 0; i < m->pairs; i++) {
         const build_pair *pair = &m->pair[i];
         for (int b = pair->first_block + 1; b < pair->last_block; b++)
@@ -313,10 +321,12 @@ static void move_piece(void *argument, int64_t piece, int worker) {
 
 static void divide_rows(histogram_method *m, int count) {
     tree_growth *g = m->growth;
+    int64_t all_rows = 0;
     m->parts = 0;
     for (int i = 0; i < count; i++) {
         const grow_node *node = &g->node[m->batch[i]];
         int64_t rows = node->last - node->first, pieces = resin_piece_count(rows, block_rows(m));
+        all_rows += rows;
         fill_sides(&node->split, m->goes_left[i]);
         for (int64_t piece = 0; piece < pieces; piece++) {
             divide_block *part = &m->part[m->parts++];
@@ -326,7 +336,7 @@ static void divide_rows(histogram_method *m, int count) {
             part->last += node->first;
         }
     }
-    resin_parallel(g->context, m->parts, divide_piece, m);
+    trees_parallel(g->context, m->parts, all_rows, divide_piece, m);
     int64_t left = 0, right = 0;
     for (int p = 0; p < m->parts; p++) {
         divide_block *part = &m->part[p];
@@ -340,7 +350,7 @@ static void divide_rows(histogram_method *m, int count) {
         left += part->left_count;
         right += part->last - part->first - part->left_count;
     }
-    resin_parallel(g->context, m->parts, move_piece, m);
+    trees_parallel(g->context, m->parts, all_rows / 4, move_piece, m);
 }
 
 /* ---- Growing -------------------------------------------------------------------------------- */
@@ -412,8 +422,8 @@ static resin_status histogram_start(tree_growth *g) {
     if (!root->can_split) return RESIN_OK;
     RESIN_TRY(take_histogram(m, &root->histogram));
     RESIN_TRY(add_blocks(m, root, root->histogram));
-    resin_parallel(g->context, m->blocks * feature_groups(m), build_piece, m);
-    resin_parallel(g->context, g->features, search_root, m);
+    build_sums(m);
+    trees_parallel(g->context, g->features, m->blocks * histogram_words(m), search_root, m);
     for (int b = 1; b < m->blocks; b++) give_back(m, &m->block[b].sums);
     finish_child(m, 0, g->candidate);
     return RESIN_OK;

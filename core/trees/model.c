@@ -34,6 +34,16 @@ void scratch_free(scratch_list *scratch) {
     scratch->first = NULL;
 }
 
+void trees_parallel(resin_context *context, int64_t pieces, int64_t steps, resin_piece body,
+                    void *argument) {
+    enum { WORTH_WAKING = 20000 };
+    if (steps >= WORTH_WAKING) {
+        resin_parallel(context, pieces, body, argument);
+        return;
+    }
+    for (int64_t piece = 0; piece < pieces; piece++) body(argument, piece, 0);
+}
+
 /* ---- Life ----------------------------------------------------------------------------------- */
 
 resin_status trees_grow_array(resin_context *context, void *array, int64_t used, int64_t count,

@@ -202,7 +202,8 @@ resin_status resin_trees_add(const resin_trees *trees, resin_tensor *x, int64_t 
                   .first = first * trees->outputs,
                   .last = last * trees->outputs,
                   .scores = tensor_data(scores)};
-    resin_parallel(trees->context, (a.rows + BLOCK_ROWS - 1) / BLOCK_ROWS, add_block, &a);
+    trees_parallel(trees->context, (a.rows + BLOCK_ROWS - 1) / BLOCK_ROWS,
+                   a.rows * (a.last - a.first), add_block, &a);
     resin_tensor_touch(scores);
     resin_release(table);
     return RESIN_OK;

@@ -3,6 +3,7 @@
 #define RESIN_TREES_TREES_H
 
 #include "core/base/context.h"
+#include "core/base/threads.h"
 #include "core/tensor/tensor.h"
 
 #include <string.h>
@@ -97,6 +98,11 @@ static inline const tree_node *tree_leaf(const tree_node *tree, const tree_set *
 /* `x` as contiguous float32 (rows, features); a new reference. An error names `what`. */
 resin_status trees_table(resin_context *context, const char *what, resin_tensor *x,
                          resin_tensor **out);
+
+/* resin_parallel for work of about `steps` elementary steps: too little of it is not worth waking
+ * other threads, and runs in the caller. */
+void trees_parallel(resin_context *context, int64_t pieces, int64_t steps, resin_piece body,
+                    void *argument);
 
 /* Scratch of one fit: blocks that are freed together. */
 typedef struct scratch_list {

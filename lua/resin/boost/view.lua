@@ -131,7 +131,7 @@ local function draw_branch(picture, from, to, label)
     picture:add('<path d="M%.1f %.1fL%.1f %.1f" fill="none" class="axis"/>', from.x, y, to.x, to.y)
     local anchor = to.x < from.x and "end" or "start"
     local x = (from.x + to.x) / 2 + (to.x < from.x and -6 or 6)
-    picture:text(x, (y + to.y) / 2 + 4, label, {anchor = anchor, class = "faint"})
+    picture:text(x, (y + to.y) / 2 - 3, label, {anchor = anchor, class = "faint"})
 end
 
 local function draw_box(picture, box)
