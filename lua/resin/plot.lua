@@ -15,10 +15,4 @@ return {
     ticks = chart.ticks,
     confusion = require("resin.plot.matrix").confusion,
     images = require("resin.plot.images").images,
-    report = function(given) -- {title, summary, charts, rows, settings}
-        local pictures = {}
-        for i, one in ipairs(given.charts) do pictures[i] = {svg = one} end
-        return require("resin.report.page").page{title = given.title, summary = given.summary,
-            pictures = pictures, rows = given.rows, settings = given.settings}
-    end,
 }

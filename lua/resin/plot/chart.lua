@@ -88,7 +88,7 @@ local function draw_series(picture, number, line, place_x, place_y)
     end
 end
 
--- The series in rows that fit into the picture: lists of {number, name, width}, each with its width.
+-- The series in rows that fit into the picture: lists of {number, name, width}, with their width.
 local function legend_rows(series, width)
     local rows = {}
     for i, line in ipairs(series) do
