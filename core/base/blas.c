@@ -6,7 +6,6 @@
 #include "core/base/threads.h"
 
 #include <dlfcn.h>
-#include <omp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +27,9 @@ static struct blas_library {
     dgemm_function dgemm;
     sgemm_function sgemm;
     bool parallel_calls; /* may be called from several threads at once */
+    /* Of the OpenMP that the OpenMP build of the library brings; NULL otherwise. */
+    int (*omp_get_threads)(void);
+    void (*omp_set_threads)(int threads);
     char description[256];
 } blas;
 static pthread_once_t blas_once = PTHREAD_ONCE_INIT;
@@ -84,9 +86,15 @@ static void load_library(void) {
     symbol = dlsym(library, "openblas_set_num_threads");
     memcpy(&set_threads, &symbol, sizeof symbol);
     int parallel = get_parallel ? get_parallel() : PARALLEL_PTHREADS;
-    blas.parallel_calls = parallel == PARALLEL_OPENMP;
-    /* The OpenMP build asks OpenMP at each call instead, see with_one_thread. */
-    if (parallel == PARALLEL_PTHREADS && set_threads) set_threads(1);
+    if (parallel == PARALLEL_OPENMP) {
+        symbol = dlsym(library, "omp_get_max_threads"); /* found in what the library links */
+        memcpy(&blas.omp_get_threads, &symbol, sizeof symbol);
+        symbol = dlsym(library, "omp_set_num_threads");
+        memcpy(&blas.omp_set_threads, &symbol, sizeof symbol);
+    }
+    blas.parallel_calls = blas.omp_get_threads && blas.omp_set_threads;
+    /* The OpenMP build asks OpenMP at each call instead, see library_rows. */
+    if (!blas.parallel_calls && set_threads) set_threads(1);
     snprintf(blas.description, sizeof blas.description, "%s", get_config ? get_config() : "?");
 }
 
@@ -110,15 +118,15 @@ static void library_rows(const product *p, int64_t first, int64_t last) {
     int lda = (int)p->lda, ldb = (int)p->ldb, ldc = (int)p->ldc;
     int64_t skip = p->transpose_a ? first : first * p->lda;
     /* The OpenMP build takes OpenMP's thread count of the caller, which is put back afterwards. */
-    int before = omp_get_max_threads();
-    omp_set_num_threads(1);
+    int before = blas.omp_get_threads ? blas.omp_get_threads() : 1;
+    if (blas.omp_set_threads) blas.omp_set_threads(1);
     if (p->is_double)
         blas.dgemm(ROW_MAJOR, ta, tb, rows, n, k, 1.0, (const double *)p->a + skip, lda,
                    (const double *)p->b, ldb, p->accumulate, (double *)p->c + first * p->ldc, ldc);
     else
         blas.sgemm(ROW_MAJOR, ta, tb, rows, n, k, 1.0f, (const float *)p->a + skip, lda,
                    (const float *)p->b, ldb, p->accumulate, (float *)p->c + first * p->ldc, ldc);
-    omp_set_num_threads(before);
+    if (blas.omp_set_threads) blas.omp_set_threads(before);
 }
 
 #define PLAIN_ROWS(type)                                                                       \

@@ -2,6 +2,7 @@
 #include "core/base/context.h"
 
 #include "core/base/memory.h"
+#include "core/base/pool.h"
 #include "core/base/threads.h"
 
 #include <stdio.h>
@@ -15,7 +16,10 @@ resin_context *resin_context_new(void) {
     resin_context *context = calloc(1, sizeof *context);
     if (!context) return NULL;
     context->arena = resin_arena_new();
-    if (!context->arena) {
+    context->pool = resin_pool_new();
+    if (!context->arena || !context->pool) {
+        if (context->arena) resin_arena_free(context->arena);
+        if (context->pool) resin_pool_free(context->pool);
         free(context);
         return NULL;
     }
@@ -36,6 +40,10 @@ resin_context *resin_context_retain(resin_context *context) {
 void resin_context_release(resin_context *context) {
     if (!context) return;
     if (atomic_fetch_sub_explicit(&context->references, 1, memory_order_acq_rel) != 1) return;
+    if ((int)getpid() == context->process)
+        resin_pool_free(context->pool);
+    else
+        resin_pool_abandon(context->pool);
     resin_arena_free(context->arena);
     free(context);
 }

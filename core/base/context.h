@@ -8,6 +8,7 @@
 #include <stdarg.h>
 
 struct resin_arena;
+struct resin_pool;
 struct graph_node;
 
 struct resin_context {
@@ -19,6 +20,7 @@ struct resin_context {
     bool conv_direct; /* resin_set_conv_method("direct") */
     resin_random_state random;
     struct resin_arena *arena;
+    struct resin_pool *pool;
     struct graph_node *dead_nodes; /* graph nodes waiting to be freed, see autograd.c */
     bool freeing_nodes;
     uint64_t node_sequence;

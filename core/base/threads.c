@@ -1,14 +1,14 @@
-/* threads.c: the thread pool is OpenMP's; its size is asked for at each region, so that the host's
- * own settings stay as they are. */
+/* threads.c: how work is handed out, and how many threads there may be. */
 #include "core/base/threads.h"
 
-#include <omp.h>
+#include "core/base/pool.h"
+
 #include <sched.h>
 #include <stdio.h>
 #include <unistd.h>
 
 int resin_workers(const resin_context *context) {
-    /* OpenMP's threads do not survive a fork, and its runtime would wait for them. */
+    /* Threads do not survive a fork. */
     return (int)getpid() == context->process ? context->threads : 1;
 }
 
@@ -19,8 +19,7 @@ void resin_parallel(resin_context *context, int64_t pieces, resin_piece body, vo
         for (int64_t piece = 0; piece < pieces; piece++) body(argument, piece, 0);
         return;
     }
-#pragma omp parallel for num_threads(workers) schedule(dynamic, 1)
-    for (int64_t piece = 0; piece < pieces; piece++) body(argument, piece, omp_get_thread_num());
+    resin_pool_run(context->pool, workers, pieces, body, argument);
 }
 
 int64_t resin_piece_count(int64_t count, int64_t grain) {

@@ -1,4 +1,4 @@
-/* threads.h: the one thread pool (OpenMP) and how work is cut.
+/* threads.h: the context's threads (pool.h) and how work is cut.
  *
  * Work is cut by shape, never by the number of threads, and results of pieces are combined in a
  * fixed order by the caller: the same bits come out at any number of threads. Nothing inside a
@@ -10,7 +10,8 @@
 
 /* Calls body(argument, piece, worker) for piece = 0 .. pieces - 1 in any order on the context's
  * threads; 0 <= worker < resin_workers(context), no two calls with the same worker at once, so
- * `worker` picks the scratch. Small work should come as one piece, which runs in the caller. */
+ * `worker` picks the scratch. Small work should come as one piece, which runs in the caller. A piece
+ * must not call resin_parallel itself. */
 typedef void (*resin_piece)(void *argument, int64_t piece, int worker);
 void resin_parallel(resin_context *context, int64_t pieces, resin_piece body, void *argument);
 
