@@ -139,7 +139,7 @@ end
 local function probabilities(self, scores)
     if self.outputs > 1 then return core.softmax(scores) end
     local second = scores:sigmoid()
-    return core.concatenate(1 - second, second, {axis = 2})
+    return core.concatenate({1 - second, second}, {axis = 2})
 end
 
 -- What predict gives for scores: numbers, or labels from 1.

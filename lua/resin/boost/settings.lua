@@ -18,7 +18,9 @@
 ---   method = "exact" or "hist". hist has no criterion and no min_impurity_decrease, but
 ---     growth = "depth" or "leaf" (31 leaves, if max_leaf_nodes says nothing else)
 ---     max_bins = 255, l2 = 0, min_gain = 0, min_child_weight = 1e-3
----     categorical = {3, "colour"}        features whose values are categories 0 to 254
+---     categorical = {3, "colour"}        features whose values are categories 0 to 254; when
+---                                        predicting, one that a node never saw goes right, and
+---                                        what is no category goes as missing values do
 ---     monotone = {[1] = 1, price = -1}   features in which the result only rises or falls
 local check = require "resin.nn.check"
 
