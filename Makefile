@@ -70,7 +70,7 @@ SANITIZE_FLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=
 COMMON_FLAGS = $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(SANITIZE_FLAGS) -fno-fast-math -fPIC -I. \
     -MMD -MP -DRESIN_BUILD -fvisibility=hidden
 ENGINE_FLAGS = $(COMMON_FLAGS) -std=c11 -D_GNU_SOURCE $(OPTIMIZE) -ffp-contract=off \
-    $(OPENMP_FLAGS) $(FEATURES)
+    $(FEATURES)
 # One source for all instruction sets (core/kernels/kernel.h). gnu11 and -ffp-contract=fast: fused
 # multiply-add where the set has it. Without errno, so that loops with roots become vector code.
 KERNEL_FLAGS = $(COMMON_FLAGS) -std=gnu11 -O3 -ffp-contract=fast -fno-math-errno -fopenmp-simd
@@ -81,7 +81,7 @@ KERNEL_FLAGS_v2 := -march=x86-64-v2
 KERNEL_FLAGS_generic = $(if $(filter v2,$(KERNEL_SETS)),-march=x86-64 -mtune=generic)
 TEST_FLAGS = $(ENGINE_FLAGS) -DRESIN_TEST
 
-LIBRARIES = $(OPENMP_LIBS) $(FEATURE_LIBS) -lm -ldl -lpthread
+LIBRARIES = $(FEATURE_LIBS) -lm -ldl -lpthread
 
 # ---- Sources ------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ SHARED = -shared -Wl,-soname,$(notdir $@)
 HOST_GIVES_LUA :=
 # Nothing may be missing; sanitizers come with the program.
 COMPLETE := $(if $(SANITIZE),,-Wl,-z,defs)
-# The module stays in memory after lua_close, because threads of the OpenMP pool live on in it.
+# The module stays in memory after lua_close, because threads of OpenBLAS may live on in it.
 MODULE := -shared -Wl,-z,nodelete -Wl,--version-script=$(BUILD)/module.map
 LIBRESIN := libresin.so.$(ABI)
 LIBRESIN_LUA := libresin_lua.so.$(LUA_ABI)

@@ -62,7 +62,8 @@ RESIN_API resin_context *resin_context_new(void);
 RESIN_API void resin_context_release(resin_context *context);
 
 RESIN_API int resin_threads(const resin_context *context);
-/* 1 <= threads <= 64, else RESIN_ERROR_ARGUMENT. The host's own OpenMP settings stay as they are. */
+/* 1 <= threads <= 64, else RESIN_ERROR_ARGUMENT. The host's own threads and
+ * OpenMP settings are not touched. */
 RESIN_API resin_status resin_set_threads(resin_context *context, int threads);
 
 /* Asks training loops to stop after the step they are in: sets a flag that they poll. The one

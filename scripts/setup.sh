@@ -39,25 +39,6 @@ int main(void) { return puts("") < 0; }
 END
 }
 
-# OPENMP_FLAGS and OPENMP_LIBS: gcc and clang take -fopenmp; Apple's clang needs Homebrew's libomp.
-find_openmp() {
-    cat > "$scratch/openmp.c" << 'END'
-#include <omp.h>
-int main(void) {
-    int sum = 0;
-#pragma omp parallel reduction(+ : sum)
-    sum += omp_get_num_threads();
-    return sum == 0;
-}
-END
-    OPENMP_FLAGS=-fopenmp OPENMP_LIBS=-fopenmp
-    links $OPENMP_FLAGS < "$scratch/openmp.c" && return 0
-    prefix=$(brew --prefix libomp 2> /dev/null) || prefix=/usr/local
-    OPENMP_FLAGS="-Xpreprocessor -fopenmp -I$prefix/include" OPENMP_LIBS="-L$prefix/lib -lomp"
-    # shellcheck disable=SC2086
-    links $OPENMP_FLAGS $OPENMP_LIBS < "$scratch/openmp.c"
-}
-
 # LUA: an interpreter that is Lua 5.4.
 find_lua() {
     prefix=$(brew --prefix lua@5.4 2> /dev/null) || prefix=/usr/local
@@ -106,8 +87,9 @@ find_lua_headers() {
 }
 
 # OPENBLAS_PATHS: where OpenBLAS may be at run time, best first, separated by ':'. It is loaded when
-# first needed and never linked. The OpenMP build shares the engine's threads, so it comes before
-# the others, whichever build the system's own links prefer; bare names are left to the loader.
+# first needed and never linked. The OpenMP build can be called from several threads at once, so it
+# comes before the others, whichever build the system's own links prefer; bare names are left to the
+# loader.
 find_openblas() {
     found=''
     triplet=$($CC -print-multiarch 2> /dev/null)
@@ -181,7 +163,6 @@ has_clang() {
 # Prints the names of what the level (build, test, ci) needs and this machine lacks.
 missing() {
     if has_compiler; then
-        find_openmp || echo "OpenMP for $CC"
         find_lua_headers || echo "the headers of Lua 5.4"
     else
         printf 'a C compiler that works (%s)\n' "$CC"
@@ -193,7 +174,7 @@ missing() {
     { find_lua && find_busted; } || echo "busted for Lua 5.4"
     pkg-config --version > /dev/null 2>&1 || echo "pkg-config"
     [ "$1" = test ] && return
-    has_clang || echo "clang with OpenMP"
+    has_clang || echo "clang"
 }
 
 # ---- Installing ---------------------------------------------------------------------------------
@@ -201,7 +182,7 @@ missing() {
 debian_packages() {
     printf 'gcc libc6-dev lua5.4 liblua5.4-dev libopenblas0-openmp zlib1g-dev'
     [ "$1" = build ] || printf ' libcmocka-dev lua-busted pkg-config'
-    [ "$1" = ci ] && printf ' clang libomp-dev'
+    [ "$1" = ci ] && printf ' clang'
     return 0
 }
 
@@ -227,7 +208,7 @@ install_line() {
         printf 'apk add gcc make musl-dev lua5.4 lua5.4-dev openblas zlib-dev%s' "$test_tools"
     elif [ "$(uname -s)" = Darwin ]; then
         [ "$1" = build ] || test_tools=" cmocka pkgconf luarocks && $rocks"
-        printf 'xcode-select --install; brew install lua@5.4 libomp openblas%s' "$test_tools"
+        printf 'xcode-select --install; brew install lua@5.4 openblas%s' "$test_tools"
     else
         printf '(with the package manager of your system) gcc make lua-5.4 openblas zlib'
         [ "$1" = build ] || printf ' cmocka pkg-config; %s' "$rocks"
@@ -280,7 +261,6 @@ configure() {
         fi
         return 1
     fi
-    find_openmp
     find_lua
     find_lua_headers
     find_openblas
@@ -296,8 +276,6 @@ configure() {
 LUA := $LUA
 LUA_FLAGS := $LUA_FLAGS
 LUA_LIBS := $LUA_LIBS
-OPENMP_FLAGS := $OPENMP_FLAGS
-OPENMP_LIBS := $OPENMP_LIBS
 OPENBLAS_PATHS := $OPENBLAS_PATHS
 KERNEL_SETS := $KERNEL_SETS
 FEATURES := $features
@@ -305,7 +283,7 @@ FEATURE_LIBS := $libraries
 FEATURE_REQUIRES := $requires
 BUSTED_COMMAND := $BUSTED_COMMAND
 END
-    echo "resin: found $($LUA -v | cut -d' ' -f1,2), OpenMP, OpenBLAS (${OPENBLAS_PATHS%%:*})," \
+    echo "resin: found $($LUA -v | cut -d' ' -f1,2), OpenBLAS (${OPENBLAS_PATHS%%:*})," \
         "kernels for $KERNEL_SETS; zlib (gzipped data): $zlib"
 }
 

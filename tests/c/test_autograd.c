@@ -453,7 +453,7 @@ static bool same_bits(resin_tensor *const *a, resin_tensor *const *b) {
     return same;
 }
 
-/* The child has none of OpenMP's threads: it must neither wait for them nor compute otherwise. */
+/* The child has none of the pool's threads: it must neither wait for them nor compute otherwise. */
 static void ops_work_after_fork(void **state) {
     resin_tensor *before[3], *after[3];
     expect(*state, resin_set_threads(*state, 4), RESIN_OK, NULL);

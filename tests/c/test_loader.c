@@ -23,8 +23,6 @@ static source make_source(const io_state *test) {
     const int64_t shape[4] = {COUNT, HEIGHT, WIDTH, CHANNELS};
     assert_int_equal(resin_random_images(test->context, 3, shape, 7, &made.images, &made.labels),
                      RESIN_OK);
-    /* OpenMP's own synchronization is invisible to ThreadSanitizer. */
-    assert_int_equal(resin_set_threads(test->context, 1), RESIN_OK);
     return made;
 }
 

@@ -436,7 +436,7 @@ static void contexts_live_side_by_side(void **state) {
     }
 }
 
-/* The threads of OpenMP do not exist in a child: it works alone, and gives the same bits. */
+/* The threads of the pool do not exist in a child: it works alone, and gives the same bits. */
 static void works_after_fork(void **state) {
     const int64_t shape[] = {200000};
     resin_tensor *before, *after;
