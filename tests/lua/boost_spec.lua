@@ -377,7 +377,7 @@ describe("odd inputs", function()
         assert.same({1.0, 2.0}, near:predict{{3e38}, {3.4e38}}:totable())
     end)
 
-    it("NaN and infinities: refused by the exact method, ordered and learned by the other", function()
+    it("NaN and infinities: refused by the exact method, learned by the other", function()
         for _, value in ipairs{nan, inf, -inf, 1e39} do
             assert.error_matches(function() boost.tree{}:fit({{1}, {value}}, {1, 2}) end,
                 "exact method takes finite float32 values.*row 2 of 2, feature 1 of 1")
@@ -493,7 +493,8 @@ describe("a model is data", function()
     teardown(function() os.remove(path) end)
 
     it("saved and loaded it predicts the same bits", function()
-        local model = boost.gradient_boosting{n_estimators = 4, feature_names = {"a", "b", "c", "d"}}
+        local model = boost.gradient_boosting{n_estimators = 4,
+            feature_names = {"a", "b", "c", "d"}}
         model:fit(x, y):save(path)
         local loaded = boost.load(path)
         assert.same(flat(model:predict(x)), flat(loaded:predict(x)))
@@ -601,12 +602,45 @@ describe("csv", function()
     end)
 
     it("says what is wrong", function()
-        assert.error_matches(function() read("a,b\n1\n") end, "record 2 has 1 fields, the first has 2")
+        assert.error_matches(function() read("a,b\n1\n") end,
+            "record 2 has 1 fields, the first has 2")
         assert.error_matches(function() read("") end, "is empty")
         assert.error_matches(function() read('a\n"1') end, "does not end")
         assert.error_matches(function() read('a\n"1"2\n') end, "behind a quoted field")
         assert.error_matches(function() read("a,a\n1,2\n") end, "two columns are named")
         assert.error_matches(function() read("a\n1\n"):column("b") end, "there is no column")
         assert.error_matches(function() csv.read("/nowhere/at/all.csv") end, "nowhere")
+    end)
+end)
+
+describe("the script", function()
+    it("shows that three trees by hand are the one call", function()
+        local out, houses = os.tmpname(), os.tmpname() .. "houses.csv"
+        os.remove(out)
+        local file = io.open(houses, "wb")
+        file:write("size,place,price\n")
+        for i = 1, 60 do
+            file:write(("%d,%s,%d\n"):format(i, i % 3 == 0 and "sea" or "land", i * i))
+        end
+        file:close()
+        local command = ("%s scripts/gradient_boosting.lua --redraws 3 --trees 4 --steps 20 "
+            .. "--blocks 2 --table %s --target price --out %s 2>&1"):format(
+            os.getenv("LUA") or "lua5.4", houses, out)
+        local pipe = io.popen(command)
+        local text = pipe:read("a")
+        pipe:close()
+        os.remove(houses)
+        assert.matches("they agree to 1e%-6", text)
+        assert.matches("learning rate 0.5: largest difference 0%.0", text)
+        assert.matches("houses.csv: 48 rows to learn from, 12 to test", text)
+        assert.matches("report: " .. out .. "/report.html", text, 1, true)
+        for _, name in ipairs{"stages.svg", "tree.svg", "bias.svg", "table.svg", "network.svg",
+            "report.html"} do
+            local picture = assert(io.open(out .. "/" .. name, "rb"), text)
+            assert.matches("<svg", picture:read("a"), 1, true)
+            picture:close()
+            os.remove(out .. "/" .. name)
+        end
+        os.remove(out)
     end)
 end)

@@ -84,8 +84,8 @@ end
 
 -- ---- Fitting ------------------------------------------------------------------------------------
 
---- model:fit(x, y[, {weights = ...}]): x is (rows, features), y (rows): numbers, or with the log loss
---- labels from 1 or a list of names. Returns the model, with
+--- model:fit(x, y[, {weights = ...}]): x is (rows, features), y (rows): numbers, or with the log
+--- loss labels from 1 or a list of names. Returns the model, with
 ---   stages            how many were grown
 ---   train_loss        after each stage: list; validation_loss as well with n_iter_no_change
 ---   class_names       where labels were names
@@ -182,8 +182,8 @@ end
 
 -- ---- Single trees -------------------------------------------------------------------------------
 
---- model:tree([stage = 1[, class = 1]]): one tree to look at (boost/view.lua): :dump(), :draw(path),
---- .nodes.
+--- model:tree([stage = 1[, class = 1]]): one tree to look at (boost/view.lua): :dump(),
+--- :draw(path), .nodes.
 function Model:tree(stage, class)
     self:check_fitted()
     stage, class = stage or 1, class or 1

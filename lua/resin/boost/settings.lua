@@ -13,8 +13,8 @@
 ---   loss = "squared_error", "absolute_error", "huber" and "quantile" (both with alpha = 0.9),
 ---          "log_loss" for classes
 ---   init = "best" (the best constant) or "zero"
----   n_iter_no_change       stages without a gain of tol (1e-4) on the part validation_fraction (0.1)
----                          of the rows, after which growing ends
+---   n_iter_no_change       stages without a gain of tol (1e-4) on the part validation_fraction
+---                          (0.1) of the rows, after which growing ends
 ---   method = "exact" or "hist". hist has no criterion and no min_impurity_decrease, but
 ---     growth = "depth" or "leaf" (31 leaves, if max_leaf_nodes says nothing else)
 ---     max_bins = 255, l2 = 0, min_gain = 0, min_child_weight = 1e-3

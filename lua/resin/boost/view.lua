@@ -60,7 +60,8 @@ function view.write(path, text)
     local file, message = io.open(path, "wb")
     if not file then check.fail("boost: %s", message) end
     local ok, problem = file:write(text)
-    if not (ok and file:close()) then check.fail("boost: %s: %s", path, problem or "not written") end
+    if ok then ok, problem = file:close() end
+    if not ok then check.fail("boost: %s: %s", path, problem) end
 end
 
 -- ---- Text ---------------------------------------------------------------------------------------
