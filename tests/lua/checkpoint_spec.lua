@@ -116,6 +116,25 @@ describe("a checkpoint", function()
         end
     end)
 
+    it("warns when the schedule is another one", function()
+        local function scheduled(model, epochs, more)
+            local schedule = optim.cosine{rate = 0.1, steps = 5 * epochs}
+            fit(model, {epochs = epochs, resume = more ~= nil,
+                optimizer = optim.sgd{model, learning_rate = schedule}})
+        end
+        local written, stderr = {}, io.stderr
+        io.stderr = {write = function(_, text) written[#written + 1] = text end}
+        local ok, message = pcall(function()
+            scheduled(small_model(), 2)
+            scheduled(small_model(), 2, "resume")
+            scheduled(small_model(), 4, "resume")
+        end)
+        io.stderr = stderr
+        assert.is_true(ok, message)
+        assert.equal(1, #written)
+        assert.is_truthy(written[1]:find("next learning rate was 0; .* says 0.05"), written[1])
+    end)
+
     it("starts anew where there is none", function()
         os.remove(path)
         assert.equal(1, #fit(small_model(), {epochs = 1, resume = true}))

@@ -45,7 +45,7 @@ local function metadata_of(run)
     local metadata = {
         format = FORMAT, optimizer = run.optimizer.name,
         position = history.encode{epoch = run.epoch, batch = run.batch, step = run.step,
-            rate = run.optimizer.state_in_c:rate()},
+            rate = run.optimizer.state_in_c:rate(), next_rate = run.optimizer:learning_rate()},
         settings = history.encode(settings_of(run)),
         sums = history.encode(sums),
         random = history.encode(core.random_state()),
@@ -135,6 +135,14 @@ local function load_callbacks(run, file, metadata)
     end
 end
 
+-- With other epochs a schedule is another one: the training goes on, but not as it would have.
+local function warn_of_schedule(run, path, stored)
+    local own = run.optimizer:learning_rate()
+    if own == stored or own ~= own then return end
+    io.stderr:write(("warning: resumed from %s, whose next learning rate was %g; this training's "
+        .. "schedule says %g\n"):format(path, stored, own))
+end
+
 local function restore(run, file, path)
     local metadata = file:metadata()
     if metadata.format ~= FORMAT then
@@ -164,6 +172,7 @@ local function restore(run, file, path)
     local position = history.decode(metadata.position)
     run.epoch, run.batch, run.step = position.epoch, position.batch, position.step
     run.optimizer.state_in_c:set_rate(position.rate)
+    warn_of_schedule(run, path, position.next_rate)
     local sums = history.decode(metadata.sums)
     run.seconds, run.waited = sums.seconds, sums.waited
     run.stored_sums = run.batch > 0 and sums or nil
