@@ -521,7 +521,8 @@ typedef struct resin_trees_settings {
     double l2;             /* added to the sum of second derivatives */
     double min_gain;       /* a split must gain more */
     double min_leaf_hessian; /* least sum of second derivatives (or weights) of a leaf */
-    const int8_t *monotone;  /* by feature: 1 rising, -1 falling, 0 free; NULL: all free */
+    const int8_t *monotone;  /* by feature: 1 rising, -1 falling, 0 free; NULL: all free. With
+                                the squared and the log loss */
     const bool *categorical; /* by feature: values are categories 0 .. 254; NULL: none */
 } resin_trees_settings;
 

@@ -114,6 +114,9 @@ static resin_status check_features(const boosting *b) {
                               "feature %lld of %lld is neither", (long long)f + 1,
                               (long long)b->features);
     }
+    if (s->monotone && s->loss != RESIN_TREES_SQUARED && s->loss != RESIN_TREES_LOG)
+        return resin_fail(b->context, RESIN_ERROR_ARGUMENT, "boost: monotone features need the "
+                          "loss squared_error or log_loss");
     if (!s->histogram && (s->monotone || s->categorical))
         return resin_fail(b->context, RESIN_ERROR_ARGUMENT, "boost: monotone and categorical "
                           "features need the method \"hist\"");

@@ -6,7 +6,9 @@
 #include <math.h>
 
 resin_status growth_prepare(tree_growth *g) {
-    RESIN_TRY(scratch_take(g->scratch, 2 * GROW_BATCH * g->features, sizeof *g->candidate,
+    int64_t batch = GROW_CANDIDATES / g->features;
+    g->batch = batch < 1 ? 1 : batch > GROW_BATCH ? GROW_BATCH : (int)batch;
+    RESIN_TRY(scratch_take(g->scratch, 2 * g->batch * g->features, sizeof *g->candidate,
                            &g->candidate));
     RESIN_TRY(scratch_take(g->scratch, g->features, sizeof *g->feature_order, &g->feature_order));
     g->capacity = 0;
@@ -142,7 +144,7 @@ static resin_status grow_by_level(tree_growth *g) {
     if (g->node[0].can_split) g->queue[g->queued++] = 0;
     while (done < g->queued) {
         int32_t batch[GROW_BATCH];
-        int count = g->queued - done < GROW_BATCH ? g->queued - done : GROW_BATCH;
+        int count = g->queued - done < g->batch ? g->queued - done : g->batch;
         memcpy(batch, g->queue + done, (size_t)count * sizeof *batch);
         done += count;
         RESIN_TRY(reserve_nodes(g, 2 * count));

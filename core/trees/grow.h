@@ -51,7 +51,8 @@ typedef struct tree_growth {
     int64_t row_count;
     int32_t count, capacity;
     grow_node *node;
-    tree_split *candidate; /* (2 * GROW_BATCH, features) */
+    int batch;             /* nodes that are split at once, at most */
+    tree_split *candidate; /* (2 * batch, features) */
     int32_t *feature_order;
     int32_t *queue; /* nodes to split: level by level, or as a heap */
     int32_t queued;
@@ -62,7 +63,8 @@ typedef struct tree_growth {
     resin_status (*expand)(struct tree_growth *growth, const int32_t *nodes, int count);
 } tree_growth;
 
-enum { GROW_BATCH = 128 };
+/* The most nodes that are split at once, and how many candidates of one side may be held. */
+enum { GROW_BATCH = 128, GROW_CANDIDATES = 1 << 16 };
 
 /* Takes what a growth needs for trees of any size over `row_count` rows. */
 resin_status growth_prepare(tree_growth *growth);

@@ -193,16 +193,23 @@ static void build_sums(histogram_method *m) {
                    build_piece, m);
 }
 
-/* Rows in a block, so that all nodes of a batch together have at most MAX_BLOCKS more blocks than
+/* Rows in a block, so that all nodes of a batch together have at most `blocks` more blocks than
  * nodes. */
-static int64_t block_rows(const histogram_method *m) {
-    int64_t rows = (m->growth->row_count + MAX_BLOCKS - 1) / MAX_BLOCKS;
+static int64_t block_rows(const histogram_method *m, int64_t blocks) {
+    int64_t rows = (m->growth->row_count + blocks - 1) / blocks;
     return rows > BLOCK_ROWS ? rows : BLOCK_ROWS;
+}
+
+/* Many features are work for many threads by themselves, and their sums are large. */
+static int64_t build_blocks(const histogram_method *m) {
+    int64_t blocks = MAX_BLOCKS / feature_groups(m);
+    return blocks > 1 ? blocks : 1;
 }
 
 /* The blocks of a node's rows; the first one's sums are the node's. */
 static resin_status add_blocks(histogram_method *m, const grow_node *node, int64_t *sums) {
-    int64_t count = node->last - node->first, pieces = resin_piece_count(count, block_rows(m));
+    int64_t count = node->last - node->first;
+    int64_t pieces = resin_piece_count(count, block_rows(m, build_blocks(m)));
     for (int64_t piece = 0; piece < pieces; piece++) {
         int64_t first, last;
         build_block *block = &m->block[m->blocks++];
@@ -325,7 +332,8 @@ static void divide_rows(histogram_method *m, int count) {
     m->parts = 0;
     for (int i = 0; i < count; i++) {
         const grow_node *node = &g->node[m->batch[i]];
-        int64_t rows = node->last - node->first, pieces = resin_piece_count(rows, block_rows(m));
+        int64_t rows = node->last - node->first;
+        int64_t pieces = resin_piece_count(rows, block_rows(m, MAX_BLOCKS));
         all_rows += rows;
         fill_sides(&node->split, m->goes_left[i]);
         for (int64_t piece = 0; piece < pieces; piece++) {

@@ -21,7 +21,8 @@
 ---     categorical = {3, "colour"}        features whose values are categories 0 to 254; when
 ---                                        predicting, one that a node never saw goes right, and
 ---                                        what is no category goes as missing values do
----     monotone = {[1] = 1, price = -1}   features in which the result only rises or falls
+---     monotone = {[1] = 1, price = -1}   features in which the result only rises or falls, with
+---                                        the losses squared_error and log_loss
 local check = require "resin.nn.check"
 
 local settings = {}
