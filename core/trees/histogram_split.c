@@ -75,15 +75,17 @@ static inline void try_split(search *s, side_sums left, int bin, bool missing_le
     left_h += s->l2;
     right_h += s->l2;
     if (!(left_h > 0 && right_h > 0)) return;
-    double score;
+    double score, divisor = 1;
     if (bounded) {
         score = bounded_score(s, left, right);
     } else {
         double left_g = (double)left.gradient, right_g = (double)right.gradient;
-        score = (left_g * left_g * right_h + right_g * right_g * left_h) / (left_h * right_h);
+        score = left_g * left_g * right_h + right_g * right_g * left_h;
+        divisor = left_h * right_h;
     }
-    if (!(score > s->best)) return;
-    s->best = score;
+    /* Most splits are not the best so far, and need no division. */
+    if (!(score > s->best * divisor)) return;
+    s->best = score / divisor;
     s->best_left = left;
     s->best_bin = bin;
     s->best_missing_left = missing_left;
@@ -102,6 +104,33 @@ static inline void search_borders(search *s, int bins, bool bounded, bool missin
         if (missing && left.count + absent.count < s->total.count)
             try_split(s, plus(left, absent), b, true, bounded);
     }
+}
+
+/* The same for one word a bin, no missing values and no bounds: words are added up as they are. */
+static void search_counts(search *s, int bins) {
+    const histogram_scale *scale = &s->method->scale;
+    double least = fmax((double)s->settings->min_leaf, s->settings->min_leaf_hessian);
+    double total_count = (double)s->total.count, total_gradient = (double)s->total.gradient;
+    double l2 = s->l2, best = s->best;
+    int64_t word = 0, best_word = 0;
+    for (int b = 0; b < bins; b++) {
+        if (s->bin[b] == 0) continue;
+        word += s->bin[b];
+        double left_h = (double)word_count(scale, word), right_h = total_count - left_h;
+        if (left_h < least) continue;
+        if (right_h < least || right_h == 0) break;
+        double left_g = (double)word_gradient(scale, word), right_g = total_gradient - left_g;
+        left_h += l2;
+        right_h += l2;
+        double score = left_g * left_g * right_h + right_g * right_g * left_h;
+        double divisor = left_h * right_h;
+        if (!(score > best * divisor)) continue;
+        best = score / divisor;
+        best_word = word;
+        s->best_bin = b;
+    }
+    s->best = best;
+    s->best_left = sums_of(scale, &best_word);
 }
 
 /* ---- Categories ----------------------------------------------------------------------------- */
@@ -151,7 +180,8 @@ static void search_numeric(search *s, int bins, bool missing, tree_split *split)
     bool bounded = s->settings->monotone != NULL;
     if (bounded) search_borders(s, bins, true, missing);
     else if (missing) search_borders(s, bins, false, true);
-    else search_borders(s, bins, false, false);
+    else if (s->method->scale.words > 1) search_borders(s, bins, false, false);
+    else search_counts(s, bins);
     /* Where nothing was missing, new missing values follow the larger side. */
     split->missing_left = missing ? s->best_missing_left
                                   : s->best_left.count >= s->total.count - s->best_left.count;
