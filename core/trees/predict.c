@@ -4,6 +4,7 @@
  * on many rows while it waits for memory. A leaf leads to itself: every row takes as many steps as
  * the tree is deep, without a branch. Blocks of rows stay in the cache while all trees pass. */
 #include "core/base/threads.h"
+#include "core/kernels/kernel.h"
 #include "core/trees/trees.h"
 
 #include <math.h>
@@ -96,11 +97,13 @@ typedef struct addition {
 static inline void walk_group(const packed_node *nodes, int32_t root, int32_t depth,
                               const float *x, int64_t features, int32_t at[GROUP]) {
     for (int r = 0; r < GROUP; r++) at[r] = root;
-    for (int32_t level = 0; level < depth; level++)
+    for (int32_t level = 0; level < depth; level++) {
+        UNROLL
         for (int r = 0; r < GROUP; r++) {
             const packed_node *node = &nodes[at[r]];
             at[r] = step_numeric(node, x[r * features + (node->feature & PACKED_FEATURE)]);
         }
+    }
 }
 
 static int32_t walk_row(const resin_trees *trees, int32_t at, int32_t depth, const float *x) {
