@@ -4,8 +4,8 @@ local core = require "resin.core"
 require "resin.tensor"
 
 local modules = {
-    nn = true, optim = true, data = true, train = true, plot = true, slim = true, boost = true,
-    tune = true, models = true,
+    nn = true, models = true, optim = true, data = true, train = true, plot = true, report = true,
+    boost = true, csv = true,
 }
 
 local resin = {}
