@@ -7,6 +7,7 @@
 dofile((arg[0]:match("^(.*)/") or ".") .. "/path.lua")
 local resin = require "resin"
 local csv = require "resin.csv"
+local files = require "resin.files"
 local options = require "resin.options"
 local page = require "resin.report.page"
 local panels = require "resin.boost.panels"
@@ -172,16 +173,10 @@ local function root_errors(model, x, y)
     return list
 end
 
-local function exists(path)
-    local file = io.open(path, "rb")
-    if file then file:close() end
-    return file ~= nil
-end
-
 local function show_real_table(settings)
     heading("A real table")
     local path = settings.table or SHARED_TABLE
-    if not settings.table and not exists(path) then
+    if not settings.table and not files.exists(path) then
         print("  left out: there is none; give one with --table FILE.csv --target COLUMN")
         return nil
     end
@@ -292,7 +287,9 @@ local function main()
     local settings = options.parse(arg, OPTIONS)
     if settings.threads then resin.set_threads(settings.threads) end
     resin.seed(settings.seed)
-    os.execute(("mkdir -p '%s'"):format((settings.out:gsub("'", "'\\''"))))
+    if not files.make_folder(settings.out) then
+        error("--out: cannot write to the folder " .. settings.out, 0)
+    end
     local x, y = draw_points(100)
     local difference = show_agreement(x, y)
     local fit = boost_by_hand(x, y, 1)

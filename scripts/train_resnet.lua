@@ -8,6 +8,7 @@
 -- Ctrl-C ends it after the step; the same command with --resume goes on, to the same bits.
 dofile((arg[0]:match("^(.*)/") or ".") .. "/path.lua")
 local resin = require "resin"
+local files = require "resin.files"
 local options = require "resin.options"
 local report = require "resin.report"
 local cost = require "resin.nn.cost"
@@ -307,8 +308,7 @@ end
 
 -- Makes the folder of the results now: nobody wants to learn after hours that it cannot be written.
 local function make_folder(path)
-    local quoted = "'" .. path:gsub("'", "'\\''") .. "'"
-    if not os.execute("mkdir -p -- " .. quoted .. " 2> /dev/null && test -w " .. quoted) then
+    if not files.make_folder(path) then
         error("--out: cannot write to the folder " .. path, 0)
     end
 end

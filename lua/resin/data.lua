@@ -10,6 +10,7 @@
 -- `classes` (how many), `class_names`, and `mean` and `deviation` by channel, on the scale 0 to 1.
 local core = require "resin.core"
 local check = require "resin.nn.check"
+local files = require "resin.files"
 
 local data = {}
 
@@ -215,18 +216,12 @@ function data.idx(images_path, labels_path, options)
     return new_dataset(images, labels, given)
 end
 
-local function exists(path)
-    local file = io.open(path, "rb")
-    if file then file:close() end
-    return file ~= nil
-end
-
 -- The four files of MNIST are known as "train-images-idx3-ubyte" and "train-images.idx3-ubyte".
 local function find_idx(what, folder, name)
     for _, separator in ipairs{"-", "."} do
         for _, ending in ipairs{"", ".gz"} do
             local path = folder .. "/" .. name:gsub("%-idx", separator .. "idx") .. ending
-            if exists(path) then return path end
+            if files.exists(path) then return path end
         end
     end
     check.fail("%s: %s (or %s.gz) is missing in %s; expected train-images-idx3-ubyte, "

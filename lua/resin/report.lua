@@ -8,6 +8,7 @@
 --- writes to the folder `out`: history.csv, accuracy.svg, loss.svg, predictions.svg, mistakes.svg,
 --- confusion.svg, filters.svg, and report.html, which holds them all and needs no other file.
 local check = require "resin.nn.check"
+local files = require "resin.files"
 local page = require "resin.report.page"
 local pictures = require "resin.report.pictures"
 local judge = require "resin.report.judge"
@@ -136,8 +137,7 @@ end
 ---- Writing ---------------------------------------------------------------------------------------
 
 local function make_folder(path)
-    local quoted = "'" .. path:gsub("'", "'\\''") .. "'"
-    if not os.execute("mkdir -p -- " .. quoted .. " 2> /dev/null && test -w " .. quoted) then
+    if not files.make_folder(path) then
         check.fail("report.write: cannot write to the folder %s", path)
     end
 end

@@ -77,12 +77,6 @@ function checkpoint.save(run, path)
     core.safetensors_write(path, tensors_of(run), metadata_of(run))
 end
 
-function checkpoint.exists(path)
-    local file = io.open(path, "rb")
-    if file then file:close() end
-    return file ~= nil
-end
-
 ---- Reading -------------------------------------------------------------------------------------
 
 local function compare_settings(run, path, stored)

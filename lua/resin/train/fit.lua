@@ -4,6 +4,7 @@ local check = require "resin.nn.check"
 local average = require "resin.train.average"
 local checkpoint = require "resin.train.checkpoint"
 local evaluation = require "resin.train.evaluation"
+local files = require "resin.files"
 local metrics = require "resin.train.metrics"
 local optim = require "resin.optim"
 local progress = require "resin.train.progress"
@@ -140,7 +141,7 @@ end
 -- Ends a training that has come to nothing; the checkpoint stays what it was.
 local function give_up(run, format, ...)
     local settings = run.given.checkpoint
-    local kept = settings and checkpoint.exists(settings.path)
+    local kept = settings and files.exists(settings.path)
         and ("; the last good checkpoint is " .. settings.path) or ""
     run.progress:leave_line()
     check.fail("train.fit: %s; try a learning rate lower than %g%s", format:format(...),
@@ -311,7 +312,7 @@ end
 local function resume(run)
     local settings = run.given.checkpoint
     if not run.given.resume then return end
-    if not checkpoint.exists(settings.path) then
+    if not files.exists(settings.path) then
         return run.progress:say(("no checkpoint %s yet: starting anew"):format(settings.path))
     end
     checkpoint.load(run, settings.path)
