@@ -31,11 +31,6 @@ static resin_status run_method(resin_context *context, const conv_call *call,
 /* Multiply-adds that one thread does in the time that some parallel regions cost. */
 static const double small_work = 1 << 20;
 
-static bool is_small(const conv_shape *s) {
-    return (double)s->batch * (double)(s->out_h * s->out_w * s->out_c) *
-               (double)(s->kernel_h * s->kernel_w * (s->in_c / s->groups)) < small_work;
-}
-
 resin_status conv_run(resin_context *context, const conv_call *call, conv_method method) {
     if (!conv_method_fits(&call->shape, call->pass, method)) {
         return resin_fail(context, RESIN_ERROR_ARGUMENT,
@@ -54,7 +49,7 @@ resin_status conv_run(resin_context *context, const conv_call *call, conv_method
     }
     /* The bits are the same at any number of threads; a small call stays in the caller's. */
     int threads = context->threads;
-    if (is_small(s)) context->threads = 1;
+    if (conv_multiply_adds(s) < small_work) context->threads = 1;
     resin_status status = run_method(context, call, method);
     context->threads = threads;
     return status;

@@ -23,6 +23,9 @@ resin_status conv_run(resin_context *context, const conv_call *call, conv_method
 /* Whether a method can do a pass of a shape at all. */
 bool conv_method_fits(const conv_shape *shape, conv_pass pass, conv_method method);
 
+/* Of the plain sum, in any of the passes. */
+double conv_multiply_adds(const conv_shape *shape);
+
 resin_status conv_reference_run(resin_context *context, const conv_call *call);
 resin_status conv_winograd_run(resin_context *context, const conv_call *call);
 resin_status conv_direct_run(resin_context *context, const conv_call *call);

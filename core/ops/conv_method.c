@@ -36,6 +36,11 @@ enum {
     WEIGHTS = 250         /* and of one 3x3 kernel */
 };
 
+double conv_multiply_adds(const conv_shape *s) {
+    return (double)(s->batch * s->out_h * s->out_w) * (double)(s->kernel_h * s->kernel_w) *
+           (double)(s->in_c / s->groups) * (double)s->out_c;
+}
+
 static double padded(int64_t channels) { return (double)conv_round_up(channels, VECTOR); }
 
 static double winograd_cost(const conv_shape *s, conv_pass pass) {
@@ -92,7 +97,7 @@ static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
                SPREAD_FLOAT * source_floats(s, pass) *
                    (double)((back ? s->out_c : s->in_c) / s->groups);
     default: /* reference: no vectors */
-        return VECTOR * pixels * taps * (double)(s->in_c / s->groups) * (double)s->out_c;
+        return VECTOR * conv_multiply_adds(s);
     }
 }
 

@@ -263,16 +263,21 @@ static resin_status sliced(const op_call *call, resin_tensor *t, resin_tensor **
 
 resin_status slice_forward(op_call *call) { return sliced(call, call->in[0], &call->out); }
 
+/* The view of a tensor that an op takes. */
+typedef resin_status (*part_of)(const op_call *call, resin_tensor *t, resin_tensor **out);
+
 /* Zeros, with the gradient in the part that was looked at. */
-resin_status slice_backward(op_call *call) {
+static resin_status part_backward(op_call *call, part_of view) {
     resin_tensor *dx, *part;
     RESIN_TRY(op_input_grad(call, 0, &dx));
     RESIN_TRY(resin_fill(dx, 0));
-    RESIN_TRY(sliced(call, dx, &part));
+    RESIN_TRY(view(call, dx, &part));
     resin_status status = tensor_copy_elements(part, call->out_grad);
     resin_release(part);
     return status;
 }
+
+resin_status slice_backward(op_call *call) { return part_backward(call, sliced); }
 
 /* Position `index` of one axis, which goes away. */
 static resin_status selected(const op_call *call, resin_tensor *t, resin_tensor **out) {
@@ -296,15 +301,7 @@ static resin_status selected(const op_call *call, resin_tensor *t, resin_tensor 
 
 resin_status select_forward(op_call *call) { return selected(call, call->in[0], &call->out); }
 
-resin_status select_backward(op_call *call) {
-    resin_tensor *dx, *part;
-    RESIN_TRY(op_input_grad(call, 0, &dx));
-    RESIN_TRY(resin_fill(dx, 0));
-    RESIN_TRY(selected(call, dx, &part));
-    resin_status status = tensor_copy_elements(part, call->out_grad);
-    resin_release(part);
-    return status;
-}
+resin_status select_backward(op_call *call) { return part_backward(call, selected); }
 
 /* The axes in reverse: negative strides from the last element. */
 static resin_status flipped(const op_call *call, resin_tensor *t, resin_tensor **out) {
