@@ -2,6 +2,7 @@
 --- three stages, by default with shortcuts without weights (option A).
 local check = require "resin.nn.check"
 local nn = require "resin.nn"
+local parts = require "resin.models.parts"
 
 local cifar = {}
 
@@ -9,7 +10,7 @@ local SHORTCUTS = {identity = true, projection = true, none = true}
 
 -- Makes the layers that the options ask for.
 local function builder(options)
-    local build = {}
+    local build = {activate = parts.activation(options.activation)}
 
     function build.conv(filters, stride, kernel)
         return nn.conv2d{
@@ -21,15 +22,10 @@ local function builder(options)
 
     function build.norm(x) return nn.batch_norm{rule = "pytorch"}(x) end
 
-    function build.activate(x)
-        if options.activation == "relu" then return nn.relu(x) end
-        return nn.activation(options.activation)(x)
-    end
-
     -- What is added to a block's result; nothing in a plain network.
     function build.shortcut(x, filters, stride)
         if options.shortcut == "none" then return nil end
-        if stride == 1 and x:shape()[3] == filters then return x end
+        if stride == 1 and parts.channels(x) == filters then return x end
         if options.shortcut == "projection" then
             return build.norm(build.conv(filters, stride, 1)(x))
         end
@@ -46,7 +42,19 @@ local function builder(options)
     return build
 end
 
-local function check_options(options)
+--- cifar_resnet{depth = 20, width = 16, classes = 10, input = {32, 32, 3}}: depth is 6 n + 2 (20,
+--- 32, 44, 56, 110, 1202), width the filters of the first stage. The output is logits. Beside the
+--- options that stand in parts.lua:
+---
+---   filters      of the three stages, {width, 2 width, 4 width} if left out
+---   kernel       3: the side of the convolutions' windows
+---   shortcut     "identity" (without weights), "projection" (1x1 convolution and batch norm where
+---                the size changes) or "none" (a plain network)
+function cifar.cifar_resnet(options)
+    options = parts.options("cifar_resnet", options, {
+        depth = 20, width = 16, classes = 10, input = {32, 32, 3}, filters = check.optional,
+        kernel = 3, shortcut = "identity",
+    }, "depth")
     if not check.is_integer(options.depth, 8) or (options.depth - 2) % 6 ~= 0 then
         check.fail("cifar_resnet: depth must be 6 n + 2 (20, 32, 44, 56, 110), got %s",
             tostring(options.depth))
@@ -56,32 +64,7 @@ local function check_options(options)
         check.fail('cifar_resnet: shortcut must be "identity", "projection" or "none", got %s',
             tostring(options.shortcut))
     end
-    local width = check.integer("cifar_resnet", "width", options.width, 1)
-    local filters = options.filters or {width, 2 * width, 4 * width}
-    if type(filters) ~= "table" or #filters ~= 3 then
-        check.fail("cifar_resnet: filters are a list of three numbers, one for each stage")
-    end
-    for _, count in ipairs(filters) do check.integer("cifar_resnet", "filters", count, 1) end
-    return filters
-end
-
---- cifar_resnet{depth = 20, width = 16, classes = 10, input = {32, 32, 3}}: depth is 6 n + 2 (20,
---- 32, 44, 56, 110), width the filters of the first stage. The output is logits. What one turns:
----
----   filters      of the three stages, {width, 2 width, 4 width} if left out
----   kernel       3: the side of the convolutions' windows
----   activation   "relu": a name that nn.activation knows, or a function
----   shortcut     "identity" (without weights), "projection" (1x1 convolution and batch norm where
----                the size changes) or "none" (a plain network)
----   dropout      0: the part dropped in front of the dense layer
----   l1, l2       penalties of the convolutions' and the dense layer's weights
-function cifar.cifar_resnet(options)
-    options = check.options("cifar_resnet", options, {
-        depth = 20, width = 16, classes = 10, input = {32, 32, 3}, filters = check.optional,
-        kernel = 3, activation = "relu", shortcut = "identity", dropout = 0, l1 = check.optional,
-        l2 = check.optional,
-    }, "depth")
-    local filters = check_options(options)
+    local filters = parts.stage_filters("cifar_resnet", options.width, options.filters, 3)
     local build = builder(options)
     local x = nn.input(options.input)
     local y = build.activate(build.norm(build.conv(filters[1], 1, options.kernel)(x)))
@@ -90,9 +73,7 @@ function cifar.cifar_resnet(options)
             y = build.block(y, filters[stage], stage > 1 and unit == 1 and 2 or 1)
         end
     end
-    y = nn.global_avg_pool(y)
-    if options.dropout ~= 0 then y = nn.dropout(options.dropout)(y) end
-    return nn.model(x, nn.dense{options.classes, l1 = options.l1, l2 = options.l2}(y))
+    return nn.model(x, parts.ending("cifar_resnet", y, options))
 end
 
 return cifar

@@ -1,14 +1,23 @@
 --- models: ready-made networks. Each is a function of a table of options that returns an nn.model:
 ---
 ---   resin.models.cifar_resnet{depth = 20}
+---   resin.models.resnet{depth = 50, version = "v2", input = {96, 96, 3}, classes = 10}
 ---
---- cifar.lua        cifar_resnet: He et al. 2015 for 32 x 32 images
---- tutorial.lua     tutorial_resnet, tutorial_resnext: the tutorials' networks
---- class_style.lua  class_resnet, plain_cnn: a network of layers of its own class, a plain stack
---- torchvision.lua  resnet18 ... resnet152, resnext50, vgg16
+--- resnet.lua         resnet, vgg: the families by depth, whose ResNet it is by `version`
+--- keras.lua          what resnet{version = "v1"|"v2"} is: Keras' ResNet50, 101, 152, and V2
+--- torchvision.lua    resnet18 ... resnet152, resnext50, vgg16 ...
+--- resnext.lua        resnext: ResNeXt for ImageNet and CIFAR, any cardinality and width
+--- cifar.lua          cifar_resnet: He et al. 2015 for 32 x 32 images
+--- wide.lua           wide_resnet: Zagoruyko and Komodakis 2016
+--- preactivation.lua  preactivation_resnet: with ELU; residual_block(x, f, r): a bottleneck
+--- tutorial.lua       tutorial_resnet, tutorial_resnext: the tutorials' networks
+--- class_style.lua    class_resnet, plain_cnn; ResidualBlock, ResNet: classes of layers
+---
+--- parts.lua has what they share; its head lists the options that most of them take.
 local models = {}
 
-for _, file in ipairs{"cifar", "tutorial", "class_style", "torchvision"} do
+for _, file in ipairs{"torchvision", "resnet", "resnext", "cifar", "wide", "preactivation",
+    "tutorial", "class_style"} do
     for name, make in pairs(require("resin.models." .. file)) do models[name] = make end
 end
 
