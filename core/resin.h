@@ -360,6 +360,43 @@ RESIN_API resin_status resin_image_statistics(resin_context *context, const resi
                                               double mean[RESIN_MAX_CHANNELS],
                                               double deviation[RESIN_MAX_CHANNELS]);
 
+/* The picture in a JPEG or PNG file (told by its first bytes): uint8 (height, width, 3), the pixels
+ * of PIL's Image.open(path).convert("RGB"). Grey is repeated, palettes are looked up, transparency is
+ * left out, of 16 bits the high byte is taken (but grey ones of 16 bits are cut at 255, as PIL does),
+ * CMYK is converted without a profile; an EXIF orientation is not applied. RESIN_ERROR_FILE where
+ * the engine was built without the format's library, and for more than 178,956,970 pixels. */
+RESIN_API resin_status resin_image_read(resin_context *context, const char *path,
+                                        resin_tensor **out);
+/* Whether the engine was built with the library for "jpeg" or "png". */
+RESIN_API bool resin_image_format(const char *name);
+
+enum { RESIN_MAX_SIDE = 1 << 20 };
+
+/* Images here are uint8 (height, width, 3), contiguous. Bilinear with antialiasing, the same bytes as
+ * PIL's Image.resize(BILINEAR). */
+RESIN_API resin_status resin_image_resize(resin_context *context, const resin_tensor *image,
+                                          int64_t height, int64_t width, resin_tensor **out);
+/* Resized so that the shorter side has `shorter` pixels (0: as it is), then height x width pixels
+ * from the centre, zeros where it has less: torchvision's Resize(shorter) and CenterCrop. */
+RESIN_API resin_status resin_image_fit(resin_context *context, const resin_tensor *image,
+                                       int64_t shorter, int64_t height, int64_t width,
+                                       resin_tensor **out);
+
+/* The names in a folder, uint8 of rank 1: strings that end with a zero byte, in the order of their
+ * bytes, those of folders with a '/' at the end. Names that begin with a dot are left out. */
+RESIN_API resin_status resin_folder_list(resin_context *context, const char *path,
+                                         resin_tensor **out);
+
+/* How pictures of any size become images of height x width: resin_image_fit with `shorter`, or with
+ * `random` a rectangle of a random part of the picture's area (area[0] to area[1], at most 1) and a
+ * random ratio of width to height (ratio[0] to ratio[1]), resized: torchvision's RandomResizedCrop,
+ * with draws of the engine's own. */
+typedef struct resin_picture_settings {
+    int64_t height, width, shorter;
+    bool random;
+    double area[2], ratio[2];
+} resin_picture_settings;
+
 /* Batches made in the background by threads of the loader's own, which see raw buffers and no
  * tensors: at most `ahead` batches wait in a ring, so a slow trainer is never run over. Order and
  * pixels are those of resin_epoch_order, resin_image_batch and resin_label_batch, whatever the
@@ -380,6 +417,14 @@ typedef struct resin_loader resin_loader;
 RESIN_API resin_status resin_loader_new(resin_context *context, resin_tensor *images,
                                         resin_tensor *labels,
                                         const resin_loader_settings *settings, resin_loader **out);
+/* The same for pictures in files: path i belongs to label i. Each is read when it is needed, so the
+ * memory is that of the batches in the ring and of one picture for each worker. A file that cannot
+ * be read is the error of resin_loader_next where its batch would come. */
+RESIN_API resin_status resin_picture_loader_new(resin_context *context, const char *const *paths,
+                                                resin_tensor *labels,
+                                                const resin_picture_settings *pictures,
+                                                const resin_loader_settings *settings,
+                                                resin_loader **out);
 /* The next batch, two new tensors; both NULL at the end of each epoch, and always after the last.
  * When memory is out nothing is lost: the call can be made again. */
 RESIN_API resin_status resin_loader_next(resin_loader *loader, resin_tensor **images,

@@ -110,15 +110,50 @@ find_openblas() {
     [ -n "$found" ]
 }
 
-# FEATURES and FEATURE_LIBS: zlib, for gzipped data. The engine does without.
-find_zlib() {
-    ZLIB_FLAGS=$(pkg-config --cflags zlib 2> /dev/null)
-    ZLIB_LIBS=$(pkg-config --libs zlib 2> /dev/null) || ZLIB_LIBS=-lz
+# What the engine does without: zlib for gzipped data, libpng and libjpeg-turbo for pictures.
+
+# find_library PACKAGE LINK: whether the program on standard input builds with the library; its
+# flags in LIBRARY_FLAGS and LIBRARY_LIBS.
+find_library() {
+    LIBRARY_FLAGS=$(pkg-config --cflags "$1" 2> /dev/null)
+    LIBRARY_LIBS=$(pkg-config --libs "$1" 2> /dev/null) || LIBRARY_LIBS=$2
     # shellcheck disable=SC2086
-    links $ZLIB_FLAGS $ZLIB_LIBS << 'END'
+    links $LIBRARY_FLAGS $LIBRARY_LIBS
+}
+
+find_zlib() {
+    find_library zlib -lz << 'END'
 #include <zlib.h>
 int main(void) { return zlibVersion() == 0; }
 END
+}
+
+find_png() {
+    find_library libpng -lpng << 'END'
+#include <png.h>
+int main(void) { return png_access_version_number() == 0; }
+END
+}
+
+# libjpeg-turbo, or another libjpeg that reads from memory.
+find_jpeg() {
+    find_library libjpeg -ljpeg << 'END'
+#include <stdio.h>
+#include <jpeglib.h>
+int main(void) {
+    struct jpeg_decompress_struct decoder;
+    jpeg_create_decompress(&decoder);
+    jpeg_mem_src(&decoder, (unsigned char *)"", 0);
+    return 0;
+}
+END
+}
+
+# $1 was found: FEATURES, FEATURE_LIBS and FEATURE_REQUIRES (pkg-config's name $2) get it.
+add_feature() {
+    FEATURES="$FEATURES -DRESIN_HAVE_$1 $LIBRARY_FLAGS"
+    FEATURE_LIBS="$FEATURE_LIBS $LIBRARY_LIBS"
+    FEATURE_REQUIRES="$FEATURE_REQUIRES $2"
 }
 
 # KERNEL_SETS: the instruction sets that the compiler can build kernels for, best first.
@@ -180,7 +215,7 @@ missing() {
 # ---- Installing ---------------------------------------------------------------------------------
 
 debian_packages() {
-    printf 'gcc libc6-dev lua5.4 liblua5.4-dev libopenblas0-openmp zlib1g-dev'
+    printf 'gcc libc6-dev lua5.4 liblua5.4-dev libopenblas0-openmp zlib1g-dev libpng-dev libjpeg-dev'
     [ "$1" = build ] || printf ' libcmocka-dev lua-busted pkg-config'
     [ "$1" = ci ] && printf ' clang'
     return 0
@@ -202,15 +237,17 @@ install_line() {
         printf "$as" "$(debian_line "$1")"
     elif command -v dnf > /dev/null; then
         [ "$1" = build ] || test_tools=" libcmocka-devel pkgconf luarocks && $rocks"
-        printf 'dnf install gcc make lua lua-devel openblas-openmp zlib-devel%s' "$test_tools"
+        printf 'dnf install gcc make lua lua-devel openblas-openmp zlib-devel libpng-devel %s%s' \
+            libjpeg-turbo-devel "$test_tools"
     elif command -v apk > /dev/null; then
         [ "$1" = build ] || test_tools=' cmocka-dev pkgconf lua5.4-busted'
-        printf 'apk add gcc make musl-dev lua5.4 lua5.4-dev openblas zlib-dev%s' "$test_tools"
+        printf 'apk add gcc make musl-dev lua5.4 lua5.4-dev openblas zlib-dev libpng-dev %s%s' \
+            libjpeg-turbo-dev "$test_tools"
     elif [ "$(uname -s)" = Darwin ]; then
         [ "$1" = build ] || test_tools=" cmocka pkgconf luarocks && $rocks"
-        printf 'xcode-select --install; brew install lua@5.4 openblas%s' "$test_tools"
+        printf 'xcode-select --install; brew install lua@5.4 openblas libpng jpeg-turbo%s' "$test_tools"
     else
-        printf '(with the package manager of your system) gcc make lua-5.4 openblas zlib'
+        printf '(with the package manager of your system) gcc make lua-5.4 openblas zlib libpng libjpeg-turbo'
         [ "$1" = build ] || printf ' cmocka pkg-config; %s' "$rocks"
     fi
 }
@@ -265,10 +302,10 @@ configure() {
     find_lua_headers
     find_openblas
     find_kernel_sets
-    features='' libraries='' requires='' zlib=no
-    if find_zlib; then
-        features="-DRESIN_HAVE_ZLIB $ZLIB_FLAGS" libraries=$ZLIB_LIBS requires=zlib zlib=yes
-    fi
+    FEATURES='' FEATURE_LIBS='' FEATURE_REQUIRES='' zlib=no png=no jpeg=no
+    find_zlib && zlib=yes && add_feature ZLIB zlib
+    find_png && png=yes && add_feature PNG libpng
+    find_jpeg && jpeg=yes && add_feature JPEG libjpeg
     find_busted || BUSTED_COMMAND=''
     mkdir -p "$(dirname "$1")"
     cat > "$1" << END
@@ -278,13 +315,13 @@ LUA_FLAGS := $LUA_FLAGS
 LUA_LIBS := $LUA_LIBS
 OPENBLAS_PATHS := $OPENBLAS_PATHS
 KERNEL_SETS := $KERNEL_SETS
-FEATURES := $features
-FEATURE_LIBS := $libraries
-FEATURE_REQUIRES := $requires
+FEATURES := $FEATURES
+FEATURE_LIBS := $FEATURE_LIBS
+FEATURE_REQUIRES := $FEATURE_REQUIRES
 BUSTED_COMMAND := $BUSTED_COMMAND
 END
     echo "resin: found $($LUA -v | cut -d' ' -f1,2), OpenBLAS (${OPENBLAS_PATHS%%:*})," \
-        "kernels for $KERNEL_SETS; zlib (gzipped data): $zlib"
+        "kernels for $KERNEL_SETS; zlib (gzipped data): $zlib, libpng: $png, libjpeg: $jpeg"
 }
 
 case ${1:-}:${2:-} in

@@ -8,7 +8,6 @@
 
 #include "core/base/context.h"
 #include "core/base/threads.h"
-#include "core/io/dice.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -71,18 +70,26 @@ static void cut_out(const batch_work *work, resin_dice *dice, float *image) {
                (size_t)((right - left) * channels) * sizeof *image);
 }
 
-void batch_place(const batch_work *work, uint64_t epoch, int64_t record, float *out) {
+resin_dice batch_dice(const batch_work *work, uint64_t epoch, int64_t record) {
+    return resin_dice_start(epoch_key(work->settings.seed, epoch, AUGMENT), (uint64_t)record);
+}
+
+void batch_finish(const batch_work *work, resin_dice *dice, const uint8_t *image, float *out) {
     const resin_batch_settings *settings = &work->settings;
+    uint32_t offsets = 2 * (uint32_t)settings->pad + 1;
+    int64_t down = (int64_t)resin_dice_below(dice, offsets) - settings->pad;
+    int64_t right = (int64_t)resin_dice_below(dice, offsets) - settings->pad;
+    bool flip = settings->flip && (resin_dice_bits(dice) & 1u);
+    place_image(work, image, down, right, flip, out);
+    /* Drawn last, so that crop and flip are the same with it and without. */
+    if (settings->cutout > 0) cut_out(work, dice, out);
+}
+
+void batch_place(const batch_work *work, uint64_t epoch, int64_t record, float *out) {
     int64_t size = work->height * work->width * work->channels;
     if (size == 0) return;
-    resin_dice dice = resin_dice_start(epoch_key(settings->seed, epoch, AUGMENT), (uint64_t)record);
-    uint32_t offsets = 2 * (uint32_t)settings->pad + 1;
-    int64_t down = (int64_t)resin_dice_below(&dice, offsets) - settings->pad;
-    int64_t right = (int64_t)resin_dice_below(&dice, offsets) - settings->pad;
-    bool flip = settings->flip && (resin_dice_bits(&dice) & 1u);
-    place_image(work, work->images + record * size, down, right, flip, out);
-    /* Drawn last, so that crop and flip are the same with it and without. */
-    if (settings->cutout > 0) cut_out(work, &dice, out);
+    resin_dice dice = batch_dice(work, epoch, record);
+    batch_finish(work, &dice, work->images + record * size, out);
 }
 
 static resin_status check_settings(resin_context *context, const resin_batch_settings *settings,
@@ -116,12 +123,21 @@ resin_status batch_prepare(resin_context *context, const resin_tensor *images,
         return resin_fail(context, RESIN_ERROR_SHAPE,
                           "image_batch: expected 1 to %d channels, got %" PRId64,
                           RESIN_MAX_CHANNELS, shape[3]);
-    RESIN_TRY(check_settings(context, settings, (int)shape[3]));
+    RESIN_TRY(batch_prepare_size(context, shape[0], shape[1], shape[2], (int)shape[3], settings,
+                                 work));
     work->images = resin_tensor_data(images);
-    work->all = shape[0];
-    work->height = shape[1];
-    work->width = shape[2];
-    work->channels = (int)shape[3];
+    return RESIN_OK;
+}
+
+resin_status batch_prepare_size(resin_context *context, int64_t all, int64_t height, int64_t width,
+                                int channels, const resin_batch_settings *settings,
+                                batch_work *work) {
+    RESIN_TRY(check_settings(context, settings, channels));
+    work->images = NULL;
+    work->all = all;
+    work->height = height;
+    work->width = width;
+    work->channels = channels;
     work->settings = *settings;
     for (int c = 0; c < work->channels; c++)
         for (int level = 0; level < BATCH_LEVELS; level++)

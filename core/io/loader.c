@@ -1,19 +1,21 @@
-/* loader.c: batches made in the background.
+/* loader.c: batches made in the background, from images in memory or from files of pictures.
  *
  * The caller's thread owns every tensor. It posts empty batches (two tensors and a list of records)
  * into a ring; workers fill the raw buffers of posted batches in order, and the caller takes full
  * ones out in order. What goes into a batch is settled when it is posted, so the number of workers
  * cannot change it. Sequence numbers count batches: given <= taken <= posted <= given + ahead.
  *
- * Nothing a worker does can fail, and it never touches the context. After a fork the child has no
- * workers, and the lock may be held forever by one of the parent's: the child makes its batches
- * itself, from the records, and touches neither. */
+ * A worker never touches the context. With images in memory nothing it does can fail; a picture is
+ * read in a context of the worker's own, and an error stays in the slot until the batch is asked
+ * for. After a fork the child has no workers, and the lock may be held forever by one of the
+ * parent's: the child makes its batches itself, from the records, and touches neither. */
 #include "core/base/context.h"
-#include "core/io/batch.h"
+#include "core/io/image.h"
 
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -29,11 +31,15 @@ typedef struct slot {
     int64_t count;
     uint64_t epoch;
     bool full; /* under the lock */
+    resin_status status;  /* of a full one, and its message */
+    char problem[sizeof ((resin_context *)0)->message];
 } slot;
 
 struct resin_loader {
     resin_context *context;
-    resin_tensor *images, *labels;
+    resin_tensor *images; /* NULL: there are files */
+    image_files files;
+    resin_tensor *labels;
     const int64_t *label; /* of every record */
     batch_work work;
     resin_loader_settings settings;
@@ -59,18 +65,45 @@ struct resin_loader {
 
 /* ---- Filling --------------------------------------------------------------------------------- */
 
-static void fill_slot(resin_loader *loader, slot *batch) {
+/* Pictures of many sizes leave many blocks in a worker's arena. */
+static const size_t most_cached = (size_t)64 << 20;
+
+static void note_problem(slot *batch, resin_context *own) {
+    snprintf(batch->problem, sizeof batch->problem, "%s",
+             own ? resin_error_message(own) : "loader: out of memory");
+}
+
+/* `own` is the calling thread's context, used for pictures only; NULL: there was no memory. */
+static void fill_slot(resin_loader *loader, slot *batch, resin_context *own) {
     const batch_work *work = &loader->work;
     int64_t size = work->height * work->width * work->channels;
-    for (int64_t i = 0; i < batch->count; i++) {
+    batch->status = RESIN_OK;
+    for (int64_t i = 0; i < batch->count && batch->status == RESIN_OK; i++) {
         if (atomic_load_explicit(&loader->stop, memory_order_relaxed)) return;
-        batch_place(work, batch->epoch, batch->records[i], batch->image_buffer + i * size);
-        batch->label_buffer[i] = loader->label[batch->records[i]];
+        int64_t record = batch->records[i];
+        float *out = batch->image_buffer + i * size;
+        if (loader->images)
+            batch_place(work, batch->epoch, record, out);
+        else if (own)
+            batch->status = image_files_place(own, &loader->files, work, batch->epoch, record, out);
+        else
+            batch->status = RESIN_ERROR_MEMORY;
+        batch->label_buffer[i] = loader->label[record];
     }
+    if (batch->status != RESIN_OK) note_problem(batch, own);
+    if (own && own != loader->context && resin_memory(own).cached > most_cached)
+        resin_memory_trim(own);
+}
+
+static resin_context *worker_context(const resin_loader *loader) {
+    resin_context *own = loader->images ? NULL : resin_context_new();
+    if (own) resin_set_threads(own, 1);
+    return own;
 }
 
 static void *work_in_background(void *argument) {
     resin_loader *loader = argument;
+    resin_context *own = worker_context(loader);
     pthread_mutex_lock(&loader->lock);
     for (;;) {
         while (!loader->stop && loader->taken == loader->posted)
@@ -78,12 +111,13 @@ static void *work_in_background(void *argument) {
         if (loader->stop) break;
         slot *batch = &loader->slots[loader->taken++ % loader->settings.ahead];
         pthread_mutex_unlock(&loader->lock);
-        fill_slot(loader, batch);
+        fill_slot(loader, batch, own);
         pthread_mutex_lock(&loader->lock);
         batch->full = true;
         pthread_cond_signal(&loader->filled_more);
     }
     pthread_mutex_unlock(&loader->lock);
+    resin_context_release(own);
     return NULL;
 }
 
@@ -193,7 +227,7 @@ static double clock_seconds(void) {
 
 static void wait_until_full(resin_loader *loader, slot *batch) {
     if (!has_workers(loader)) {
-        fill_slot(loader, batch); /* in the child a worker's half of it is done again */
+        fill_slot(loader, batch, loader->context); /* in the child a worker's half of it is done again */
         return;
     }
     pthread_mutex_lock(&loader->lock);
@@ -206,6 +240,8 @@ static resin_status give_batch(resin_loader *loader, resin_tensor **images,
     if (loader->given == loader->posted) RESIN_TRY(fill_ring(loader)); /* memory was out before */
     slot *batch = &loader->slots[loader->given % loader->settings.ahead];
     wait_until_full(loader, batch);
+    if (batch->status != RESIN_OK)
+        return resin_fail(loader->context, batch->status, "%s", batch->problem);
     *images = batch->images;
     *labels = batch->labels;
     batch->images = batch->labels = NULL;
@@ -278,10 +314,19 @@ static resin_status make_slots(resin_loader *loader) {
     return RESIN_OK;
 }
 
+static resin_status prepare_images(resin_loader *loader) {
+    const image_files *files = &loader->files;
+    const resin_batch_settings *settings = &loader->settings.batch;
+    if (loader->images)
+        return batch_prepare(loader->context, loader->images, settings, &loader->work);
+    return batch_prepare_size(loader->context, files->count, files->settings.height,
+                              files->settings.width, 3, settings, &loader->work);
+}
+
 static resin_status prepare(resin_loader *loader) {
     resin_context *context = loader->context;
     resin_loader_settings *settings = &loader->settings;
-    RESIN_TRY(batch_prepare(context, loader->images, &settings->batch, &loader->work));
+    RESIN_TRY(prepare_images(loader));
     RESIN_TRY(batch_check_labels(context, loader->labels));
     if (resin_tensor_count(loader->labels) != loader->work.all)
         return resin_fail(context, RESIN_ERROR_SHAPE,
@@ -309,6 +354,7 @@ static void free_loader(resin_loader *loader) {
     resin_release(loader->order);
     resin_release(loader->images);
     resin_release(loader->labels);
+    image_files_free(loader->context, &loader->files);
     resin_context_release(loader->context);
     free(loader);
 }
@@ -323,20 +369,26 @@ static bool make_lock(resin_loader *loader) {
     return false;
 }
 
-resin_status resin_loader_new(resin_context *context, resin_tensor *images, resin_tensor *labels,
-                              const resin_loader_settings *settings, resin_loader **out) {
-    *out = NULL;
+static resin_loader *new_loader(resin_context *context, resin_tensor *labels,
+                                const resin_loader_settings *settings) {
     resin_loader *loader = calloc(1, sizeof *loader);
-    if (!loader) return resin_fail(context, RESIN_ERROR_MEMORY, "loader: out of memory");
+    if (!loader) {
+        resin_fail(context, RESIN_ERROR_MEMORY, "loader: out of memory");
+        return NULL;
+    }
     loader->context = resin_context_retain(context);
-    loader->images = resin_retain(images);
     loader->labels = resin_retain(labels);
     loader->settings = *settings;
     loader->process = (int)getpid();
     atomic_init(&loader->stop, false);
-    resin_status status = prepare(loader);
+    return loader;
+}
+
+/* With the images or files in place, if `status` says so. */
+static resin_status start_loader(resin_loader *loader, resin_status status, resin_loader **out) {
+    if (status == RESIN_OK) status = prepare(loader);
     if (status == RESIN_OK && !make_lock(loader))
-        status = resin_fail(context, RESIN_ERROR_SYSTEM, "loader: cannot make a lock");
+        status = resin_fail(loader->context, RESIN_ERROR_SYSTEM, "loader: cannot make a lock");
     if (status != RESIN_OK) {
         free_loader(loader);
         return status;
@@ -344,6 +396,28 @@ resin_status resin_loader_new(resin_context *context, resin_tensor *images, resi
     start_workers(loader);
     *out = loader;
     return RESIN_OK;
+}
+
+resin_status resin_loader_new(resin_context *context, resin_tensor *images, resin_tensor *labels,
+                              const resin_loader_settings *settings, resin_loader **out) {
+    *out = NULL;
+    resin_loader *loader = new_loader(context, labels, settings);
+    if (!loader) return RESIN_ERROR_MEMORY;
+    loader->images = resin_retain(images);
+    return start_loader(loader, RESIN_OK, out);
+}
+
+resin_status resin_picture_loader_new(resin_context *context, const char *const *paths,
+                                      resin_tensor *labels, const resin_picture_settings *pictures,
+                                      const resin_loader_settings *settings, resin_loader **out) {
+    *out = NULL;
+    resin_loader *loader = new_loader(context, labels, settings);
+    if (!loader) return RESIN_ERROR_MEMORY;
+    resin_status status = batch_check_labels(context, labels);
+    if (status == RESIN_OK)
+        status = image_files_make(context, paths, resin_tensor_count(labels), pictures,
+                                  &loader->files);
+    return start_loader(loader, status, out);
 }
 
 void resin_loader_close(resin_loader *loader) {

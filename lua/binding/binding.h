@@ -49,6 +49,7 @@ void binding_open_ops(lua_State *L);     /* ops.c: the table of ops */
 void binding_open_engine(lua_State *L);  /* engine.c: threads, memory, random state */
 void binding_open_data(lua_State *L);    /* data_binding.c: files and data sets */
 void binding_open_loader(lua_State *L);  /* loader_binding.c: batches in the background, PNG */
+void binding_open_image(lua_State *L);   /* image_binding.c: pictures and folders */
 void binding_open_optim(lua_State *L);   /* optim_binding.c: parameters and optimizers */
 void binding_open_boost(lua_State *L);   /* boost_binding.c: trees and boosting */
 

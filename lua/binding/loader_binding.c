@@ -36,9 +36,9 @@ static bool boolean_field(lua_State *L, const char *name) {
     return value;
 }
 
-/* loader(images, labels, {pad, flip, cutout, mean, deviation, seed, epoch, batch_size, shuffle,
- * drop_last, step, epochs, workers, ahead}) */
-static int loader_new(lua_State *L) {
+/* Argument 3: {pad, flip, cutout, mean, deviation, seed, epoch, batch_size, shuffle, drop_last, step,
+ * epochs, workers, ahead} */
+static resin_loader_settings check_settings(lua_State *L) {
     luaL_checktype(L, 3, LUA_TTABLE);
     resin_loader_settings settings = {
         .batch = {.pad = int_field(L, "pad", 0), .flip = boolean_field(L, "flip"),
@@ -53,12 +53,71 @@ static int loader_new(lua_State *L) {
     settings.step--;
     binding_channel_numbers(L, 3, "mean", settings.batch.mean);
     binding_channel_numbers(L, 3, "deviation", settings.batch.deviation);
-    resin_tensor *images = binding_tensor(L, 1), *labels = binding_tensor(L, 2);
+    return settings;
+}
+
+/* Pushes a loader that is still to be made. */
+static loader_box *new_box(lua_State *L) {
     loader_box *box = lua_newuserdatauv(L, sizeof *box, 0);
     box->loader = NULL;
     luaL_setmetatable(L, LOADER_TYPE);
     binding_collect(L, false);
+    return box;
+}
+
+/* loader(images, labels, settings) */
+static int loader_new(lua_State *L) {
+    resin_loader_settings settings = check_settings(L);
+    resin_tensor *images = binding_tensor(L, 1), *labels = binding_tensor(L, 2);
+    loader_box *box = new_box(L);
     binding_check(L, resin_loader_new(binding_context(L), images, labels, &settings, &box->loader));
+    return 1;
+}
+
+/* ---- Of pictures in files -------------------------------------------------------------------- */
+
+/* The list {low, high} in the field `name` of argument 3. */
+static void range_field(lua_State *L, const char *name, double range[2]) {
+    lua_getfield(L, 3, name);
+    for (int i = 0; i < 2 && lua_istable(L, -1); i++) {
+        lua_rawgeti(L, -1, i + 1);
+        range[i] = lua_tonumber(L, -1); /* 0 is refused */
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+/* Argument 1, a list of `count` paths, in a block that Lua collects; the strings stay in the list. */
+static const char **check_paths(lua_State *L, int64_t count) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    if ((int64_t)lua_rawlen(L, 1) != count)
+        luaL_error(L, "loader: %I pictures, but %I labels", (lua_Integer)lua_rawlen(L, 1),
+                   (lua_Integer)count);
+    const char **paths = lua_newuserdatauv(L, ((size_t)count + 1) * sizeof *paths, 0);
+    for (int64_t i = 0; i < count; i++) {
+        if (lua_rawgeti(L, 1, i + 1) != LUA_TSTRING)
+            luaL_error(L, "loader: expected a path at position %I, got %s", (lua_Integer)i + 1,
+                       luaL_typename(L, -1));
+        paths[i] = lua_tostring(L, -1);
+        lua_pop(L, 1);
+    }
+    return paths;
+}
+
+/* picture_loader(paths, labels, settings): those of loader, and height, width, shorter, random, area,
+ * ratio */
+static int picture_loader_new(lua_State *L) {
+    resin_loader_settings settings = check_settings(L);
+    resin_picture_settings pictures = {
+        .height = integer_field(L, "height", 0), .width = integer_field(L, "width", 0),
+        .shorter = integer_field(L, "shorter", 0), .random = boolean_field(L, "random")};
+    range_field(L, "area", pictures.area);
+    range_field(L, "ratio", pictures.ratio);
+    resin_tensor *labels = binding_tensor(L, 2);
+    const char **paths = check_paths(L, resin_tensor_count(labels));
+    loader_box *box = new_box(L);
+    binding_check(L, resin_picture_loader_new(binding_context(L), paths, labels, &pictures,
+                                              &settings, &box->loader));
     return 1;
 }
 
@@ -127,7 +186,10 @@ static const luaL_Reg loader_methods[] = {
 };
 
 void binding_open_loader(lua_State *L) {
-    static const luaL_Reg functions[] = {{"loader", loader_new}, {"png", png}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"loader", loader_new},
+                                         {"picture_loader", picture_loader_new},
+                                         {"png", png},
+                                         {NULL, NULL}};
     if (luaL_newmetatable(L, LOADER_TYPE)) {
         binding_register(L, loader_methods);
         lua_pushvalue(L, -1);

@@ -118,6 +118,7 @@ int luaopen_resin_core(lua_State *L) {
     binding_open_engine(L);
     binding_open_data(L);
     binding_open_loader(L);
+    binding_open_image(L);
     binding_open_optim(L);
     binding_open_boost(L);
     return 1;
