@@ -8,7 +8,8 @@
 --     })
 --
 -- A row is the name, what stands for the value in --help (nil: a switch), and a sentence. `kind`
--- "integer" or "number" asks for one, `low` and `high` bound it; `what` names a choice in errors.
+-- "integer" or "number" asks for one, `low` and `high` bound it; "integers" for a list as 16,32,64,
+-- or one (then the value is that number). `what` names a choice in errors.
 -- The result has given.epochs, with "-" in names turned into "_". A wrong option ends the program
 -- with one line and status 1.
 local options = {}
@@ -65,12 +66,13 @@ local function check_choice(row, text)
         table.concat(row.choices, ", "))
 end
 
-local function check_number(row, text)
+local function check_number(row, text, kind)
     local number = tonumber(text)
-    if row.kind == "integer" then number = math.tointeger(number) end
+    if kind == "integer" then number = math.tointeger(number) end
     if not number or number ~= number or math.abs(number) == math.huge then
         options.fail("--%s: expected %s, got '%s'", row[1],
-            row.kind == "integer" and "a whole number" or "a number", text)
+            row.kind == "integers" and "a whole number or a list as 16,32,64"
+            or kind == "integer" and "a whole number" or "a number", text)
     end
     if row.low and number < row.low then
         options.fail("--%s: expected at least %s, got %s", row[1], row.low, text)
@@ -79,6 +81,14 @@ local function check_number(row, text)
         options.fail("--%s: expected at most %s, got %s", row[1], row.high, text)
     end
     return number
+end
+
+local function check_numbers(row, text)
+    local list = {}
+    for part in (text .. ","):gmatch("([^,]*),") do
+        list[#list + 1] = check_number(row, part, "integer")
+    end
+    return #list == 1 and list[1] or list
 end
 
 -- The row of an argument and the value that stands in it: "--lr=0.1" has one, a switch is one.
@@ -118,7 +128,11 @@ function options.parse(arguments, rows)
             end
         end
         if row.choices then value = check_choice(row, value) end
-        if row.kind then value = check_number(row, value) end
+        if row.kind == "integers" then
+            value = check_numbers(row, value)
+        elseif row.kind then
+            value = check_number(row, value, row.kind)
+        end
         give(row, value)
         position = position + 1
     end

@@ -24,6 +24,7 @@ local OPTIONS = {
     model = check.optional, test = check.optional,
     waited_share = check.optional, -- 0 to 1; from the history's columns where it has them
     held_out = "Validation",       -- what the history's columns val_... are in pictures
+    titles = {},                   -- of curves in place of the usual, as {loss = "Model Loss"}
 }
 
 ---- Numbers ---------------------------------------------------------------------------------------

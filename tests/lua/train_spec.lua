@@ -141,9 +141,9 @@ describe("train_resnet.lua", function()
         local norms = 2 * (3 * 4 + 3 * 6 + 3 * 9)
         assert.is_truthy(output:find(("Trainable params: %d "):format(
             convolutions + norms + 9 * 10 + 10), 1, true), output)
-        assert_refused("train_resnet.lua --filters 4,6", "--filters", "three numbers")
+        assert_refused("train_resnet.lua --filters 4,6", "filters", "a list of 3")
+        assert_refused("train_resnet.lua --filters 4,x", "--filters", "16,32,64", "x")
         assert_refused("train_resnet.lua --activation rulu --summary", "rulu")
-        assert_refused("train_resnet.lua --variant tutorial --kernel 5", "--kernel", "tutorial")
     end)
 
     it("takes every optimizer's settings", function()

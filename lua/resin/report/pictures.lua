@@ -24,8 +24,9 @@ local function curves(given, title, column)
     series[1] = curve(given.history, "Training " .. title, column)
     series[#series + 1] = curve(given.history, given.held_out .. " " .. title, "val_" .. column)
     if #series == 0 then return nil end
-    return {file = column .. ".svg", svg = plot.chart{title = title .. " over Epochs",
-        x_label = "Epoch", y_label = title, series = series}}
+    return {file = column .. ".svg", svg = plot.chart{
+        title = given.titles[column] or title .. " over Epochs", x_label = "Epoch",
+        y_label = title, series = series}}
 end
 
 ---- Test images -----------------------------------------------------------------------------------
