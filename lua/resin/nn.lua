@@ -12,10 +12,12 @@
 ---   nn/model.lua           nn.model, nn.sequential: parameters, freezing, running
 ---   nn/summary.lua         model:summary{}: Keras' table
 ---   nn/serialization.lua   model:save, model:load
+---   nn/naming.lua          what files of PyTorch and Keras call the tensors
 ---   nn/layer.lua           the base class, and nn.layer for layers of your own
 ---   nn/conv.lua            conv2d, conv2d_transpose, zero_pad2d
 ---   nn/norm.lua            batch_norm, conv_bn_act
----   nn/pool.lua            max_pool2d, avg_pool2d, global_avg_pool, global_max_pool
+---   nn/pool.lua            max_pool2d, avg_pool2d, adaptive_avg_pool2d, global_avg_pool,
+---                          global_max_pool
 ---   nn/dense.lua           dense, flatten, reshape, dropout, rescale
 ---   nn/merge.lua           add, multiply, concatenate, identity_shortcut
 ---   nn/activations.lua     activation, relu, elu, softmax ...

@@ -1,5 +1,10 @@
 --- torchvision's networks, with its names of layers, explicit padding, PyTorch's batch norm and its
 --- initial values. The output is logits. Options: classes = 1000, input = {224, 224, 3}.
+---
+---   local model = resin.models.resnet50{classes = 5}
+---   model:load("resnet50.safetensors", {naming = "torchvision", except = "^fc%."})
+---
+--- scripts/convert_pth.py makes the file from PyTorch's.
 local check = require "resin.nn.check"
 local nn = require "resin.nn"
 
@@ -61,41 +66,77 @@ torchvision.resnet34 = resnet("resnet34", basic_block, {3, 4, 6, 3})
 torchvision.resnet50 = resnet("resnet50", bottleneck, {3, 4, 6, 3})
 torchvision.resnet101 = resnet("resnet101", bottleneck, {3, 4, 23, 3})
 torchvision.resnet152 = resnet("resnet152", bottleneck, {3, 8, 36, 3})
---- ResNeXt-50 32x4d.
-torchvision.resnext50 = resnet("resnext50", bottleneck, {3, 4, 6, 3}, 32, 4)
+
+--- ResNeXt: 32 groups of 4 or 8 channels, 64 of 4. resnext50 is the 32x4d.
+torchvision.resnext50_32x4d = resnet("resnext50_32x4d", bottleneck, {3, 4, 6, 3}, 32, 4)
+torchvision.resnext50 = torchvision.resnext50_32x4d
+torchvision.resnext101_32x8d = resnet("resnext101_32x8d", bottleneck, {3, 4, 23, 3}, 32, 8)
+torchvision.resnext101_64x4d = resnet("resnext101_64x4d", bottleneck, {3, 4, 23, 3}, 64, 4)
+
+--- torchvision's "wide" ResNets: the 3x3 convolutions have twice the channels.
+torchvision.wide_resnet50_2 = resnet("wide_resnet50_2", bottleneck, {3, 4, 6, 3}, 1, 128)
+torchvision.wide_resnet101_2 = resnet("wide_resnet101_2", bottleneck, {3, 4, 23, 3}, 1, 128)
 
 ---- VGG ----------------------------------------------------------------------------------------
 
-local VGG16 = {{64, 2}, {128, 2}, {256, 3}, {512, 3}, {512, 3}}
+-- Convolutions in each group.
+local VGG = {
+    [11] = {1, 1, 2, 2, 2}, [13] = {2, 2, 2, 2, 2}, [16] = {2, 2, 3, 3, 3}, [19] = {2, 2, 4, 4, 4},
+}
+local VGG_FILTERS = {64, 128, 256, 512, 512}
 
---- vgg16{dropout = 0.5, ...}: groups of 3x3 convolutions and max-pooling, then dense layers. Images
---- have sides of 32 or more; 224 makes the 7 x 7 x 512 that the dense layers' known weights expect.
-function torchvision.vgg16(options)
-    options = check.options("vgg16", options,
-        {classes = 1000, input = {224, 224, 3}, dropout = 0.5})
-    local x = nn.input(options.input)
-    local y, index = x, 0
-    for _, group in ipairs(VGG16) do
-        for _ = 1, group[2] do
-            y = nn.conv2d{
-                group[1], kernel = 3, padding = 1, activation = "relu",
-                initializer = "kaiming_normal_fan_out", name = "features." .. index,
-            }(y)
-            index = index + 2 -- torchvision counts the activation, too
-        end
-        y = nn.max_pool2d{kernel = 2, stride = 2}(y)
+-- The groups of 3x3 convolutions and max-pooling, named by positions as torchvision counts them.
+local function vgg_features(x, depth, batch_norm)
+    local index = 0
+    local function name()
         index = index + 1
+        return "features." .. index - 1
     end
-    y = nn.flatten(y)
-    local function dense(position, units, activation)
-        return nn.dense{
-            units, activation = activation, initializer = {"normal", deviation = 0.01},
-            name = "classifier." .. position,
-        }
+    for group, count in ipairs(VGG[depth]) do
+        for _ = 1, count do
+            x = nn.conv2d{
+                VGG_FILTERS[group], kernel = 3, padding = 1,
+                initializer = "kaiming_normal_fan_out", name = name(),
+            }(x)
+            if batch_norm then x = nn.batch_norm{rule = "pytorch", name = name()}(x) end
+            x = nn.relu{name = name()}(x)
+        end
+        x = nn.max_pool2d{kernel = 2, stride = 2, name = name()}(x)
     end
-    y = nn.dropout(options.dropout)(dense(0, 4096, "relu")(y))
-    y = nn.dropout(options.dropout)(dense(3, 4096, "relu")(y))
-    return nn.model(x, dense(6, options.classes)(y))
+    return x
+end
+
+local function vgg(what, depth, batch_norm)
+    return function(options)
+        options = check.options(what, options,
+            {classes = 1000, input = {224, 224, 3}, dropout = 0.5})
+        local x = nn.input(options.input)
+        local y = vgg_features(x, depth, batch_norm)
+        local sizes = y:shape()
+        if sizes[1] ~= 7 or sizes[2] ~= 7 then
+            y = nn.adaptive_avg_pool2d{7, name = "avgpool"}(y)
+        end
+        y = nn.flatten(y)
+        local function dense(position, units, activation)
+            return nn.dense{
+                units, activation = activation, initializer = {"normal", deviation = 0.01},
+                name = "classifier." .. position,
+            }
+        end
+        y = nn.dropout(options.dropout)(dense(0, 4096, "relu")(y))
+        y = nn.dropout(options.dropout)(dense(3, 4096, "relu")(y))
+        return nn.model(x, dense(6, options.classes)(y))
+    end
+end
+
+--- vgg16{dropout = 0.5, ...} and the others, vgg16_bn with batch norm. Images have sides of 32 or
+--- more; where they are not 224, the last features are averaged to the 7 x 7 that the dense layers
+--- expect.
+for depth in pairs(VGG) do
+    for suffix, batch_norm in pairs{[""] = false, _bn = true} do
+        local name = "vgg" .. depth .. suffix
+        torchvision[name] = vgg(name, depth, batch_norm)
+    end
 end
 
 return torchvision
