@@ -246,6 +246,11 @@ for _, name in ipairs{"fit", "evaluate", "predict"} do
     Model[name] = function(self, ...) return require("resin.train")[name](self, ...) end
 end
 
+--- model:cost{...}, model:draw(path), model:export_onnx(path): nn/cost.lua, nn/draw.lua, onnx.lua.
+function Model:cost(...) return require("resin.nn.cost").cost(self, ...) end
+function Model:draw(...) return require("resin.nn.draw").draw(self, ...) end
+function Model:export_onnx(...) return require("resin.onnx").export(self, ...) end
+
 ---- Sequential ---------------------------------------------------------------------------------
 
 local Sequential = layer.class("Sequential")

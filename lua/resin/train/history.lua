@@ -1,4 +1,6 @@
 --- The history of a training: a list of rows {epoch =, loss =, ...}, as text and as a CSV file.
+local files = require "resin.files"
+
 local history = {}
 
 ---- Flat tables as text -------------------------------------------------------------------------
@@ -79,19 +81,9 @@ function history.csv(rows)
     return table.concat(lines, "\n") .. "\n"
 end
 
---- Writes a file under a temporary name first, so that a kill leaves the older one whole.
+--- Writes a text to a file; a kill leaves the older one whole.
 function history.write_file(path, text)
-    local temporary = path .. ".new"
-    local file, message = io.open(temporary, "wb")
-    if not file then error(message, 0) end
-    local written, why = file:write(text)
-    local closed, close_why = file:close()
-    if not (written and closed) then
-        os.remove(temporary)
-        error(("%s: %s"):format(temporary, why or close_why), 0)
-    end
-    local renamed, rename_why = os.rename(temporary, path)
-    if not renamed then error(rename_why, 0) end
+    files.replace(path, function(put) put(text) end)
 end
 
 --- train.write_csv(path, history)
