@@ -31,7 +31,7 @@ local function variant(own)
         name = name_of, data = "synthetic", optimizer = "sgd", schedule = "one-cycle",
         weight_decay = 5e-4, nesterov = true, rule = "pytorch", held_out = "Test",
         random = {1000, 0.8}, costly = true,
-        lr = {sgd = 0.1, adam = 0.001, adamw = 0.001, rmsprop = 0.001},
+        lr = {sgd = 0.05, adam = 0.001, adamw = 0.001, rmsprop = 0.001},
     }
     for name, value in pairs(own) do all[name] = value end
     return all
