@@ -361,10 +361,10 @@ RESIN_API resin_status resin_image_statistics(resin_context *context, const resi
                                               double deviation[RESIN_MAX_CHANNELS]);
 
 /* The picture in a JPEG or PNG file (told by its first bytes): uint8 (height, width, 3), the pixels
- * of PIL's Image.open(path).convert("RGB"). Grey is repeated, palettes are looked up, transparency is
- * left out, of 16 bits the high byte is taken (but grey ones of 16 bits are cut at 255, as PIL does),
- * CMYK is converted without a profile; an EXIF orientation is not applied. RESIN_ERROR_FILE where
- * the engine was built without the format's library, and for more than 178,956,970 pixels. */
+ * of PIL's Image.open(path).convert("RGB"). Grey is repeated, palettes are looked up, transparency
+ * is left out, of 16 bits the high byte is taken (but grey ones of 16 bits are cut at 255, as PIL
+ * does), CMYK is converted without a profile; an EXIF orientation is not applied. RESIN_ERROR_FILE
+ * where the engine was built without the format's library, and for more than 178,956,970 pixels. */
 RESIN_API resin_status resin_image_read(resin_context *context, const char *path,
                                         resin_tensor **out);
 /* Whether the engine was built with the library for "jpeg" or "png". */
@@ -372,8 +372,8 @@ RESIN_API bool resin_image_format(const char *name);
 
 enum { RESIN_MAX_SIDE = 1 << 20 };
 
-/* Images here are uint8 (height, width, 3), contiguous. Bilinear with antialiasing, the same bytes as
- * PIL's Image.resize(BILINEAR). */
+/* Images here are uint8 (height, width, 3), contiguous. Bilinear with antialiasing, the same bytes
+ * as PIL's Image.resize(BILINEAR). */
 RESIN_API resin_status resin_image_resize(resin_context *context, const resin_tensor *image,
                                           int64_t height, int64_t width, resin_tensor **out);
 /* Resized so that the shorter side has `shorter` pixels (0: as it is), then height x width pixels

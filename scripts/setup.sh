@@ -215,7 +215,8 @@ missing() {
 # ---- Installing ---------------------------------------------------------------------------------
 
 debian_packages() {
-    printf 'gcc libc6-dev lua5.4 liblua5.4-dev libopenblas0-openmp zlib1g-dev libpng-dev libjpeg-dev'
+    printf 'gcc libc6-dev lua5.4 liblua5.4-dev libopenblas0-openmp'
+    printf ' zlib1g-dev libpng-dev libjpeg-dev'
     [ "$1" = build ] || printf ' libcmocka-dev lua-busted pkg-config'
     [ "$1" = ci ] && printf ' clang'
     return 0
@@ -245,9 +246,11 @@ install_line() {
             libjpeg-turbo-dev "$test_tools"
     elif [ "$(uname -s)" = Darwin ]; then
         [ "$1" = build ] || test_tools=" cmocka pkgconf luarocks && $rocks"
-        printf 'xcode-select --install; brew install lua@5.4 openblas libpng jpeg-turbo%s' "$test_tools"
+        printf 'xcode-select --install; brew install lua@5.4 openblas libpng jpeg-turbo%s' \
+            "$test_tools"
     else
-        printf '(with the package manager of your system) gcc make lua-5.4 openblas zlib libpng libjpeg-turbo'
+        printf '(with the package manager of your system) gcc make lua-5.4 openblas zlib libpng'
+        printf ' libjpeg-turbo'
         [ "$1" = build ] || printf ' cmocka pkg-config; %s' "$rocks"
     fi
 }

@@ -44,8 +44,8 @@ static resin_status check_settings(resin_context *context,
     const double *area = settings->area, *ratio = settings->ratio;
     if (!(area[0] > 0.0 && area[0] <= area[1] && area[1] <= 1.0))
         return resin_fail(context, RESIN_ERROR_ARGUMENT,
-                          "pictures: expected parts of the area above 0 to 1, got %g to %g", area[0],
-                          area[1]);
+                          "pictures: expected parts of the area above 0 to 1, got %g to %g",
+                          area[0], area[1]);
     if (!(ratio[0] > 0.0 && ratio[0] <= ratio[1] && ratio[1] <= 1000.0))
         return resin_fail(context, RESIN_ERROR_ARGUMENT,
                           "pictures: expected ratios of the sides above 0 to 1000, got %g to %g",

@@ -1,5 +1,5 @@
-/* image_resize.c: bilinear resizing with antialiasing, bit for bit PIL's Image.resize(BILINEAR), and
- * torchvision's Resize and CenterCrop on it.
+/* image_resize.c: bilinear resizing with antialiasing, bit for bit PIL's Image.resize(BILINEAR),
+ * and torchvision's Resize and CenterCrop on it.
  *
  * A pixel of the result is a weighted mean of the pixels around its centre: a triangle that is as
  * wide as the scale where the picture shrinks, and one pixel on each side where it grows. Rows come

@@ -227,7 +227,8 @@ static double clock_seconds(void) {
 
 static void wait_until_full(resin_loader *loader, slot *batch) {
     if (!has_workers(loader)) {
-        fill_slot(loader, batch, loader->context); /* in the child a worker's half of it is done again */
+        /* In the child a worker's half of it is done again. */
+        fill_slot(loader, batch, loader->context);
         return;
     }
     pthread_mutex_lock(&loader->lock);

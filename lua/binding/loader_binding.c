@@ -36,8 +36,8 @@ static bool boolean_field(lua_State *L, const char *name) {
     return value;
 }
 
-/* Argument 3: {pad, flip, cutout, mean, deviation, seed, epoch, batch_size, shuffle, drop_last, step,
- * epochs, workers, ahead} */
+/* Argument 3: {pad, flip, cutout, mean, deviation, seed, epoch, batch_size, shuffle, drop_last,
+ * step, epochs, workers, ahead} */
 static resin_loader_settings check_settings(lua_State *L) {
     luaL_checktype(L, 3, LUA_TTABLE);
     resin_loader_settings settings = {
@@ -87,7 +87,8 @@ static void range_field(lua_State *L, const char *name, double range[2]) {
     lua_pop(L, 1);
 }
 
-/* Argument 1, a list of `count` paths, in a block that Lua collects; the strings stay in the list. */
+/* Argument 1, a list of `count` paths, in a block that Lua collects; the strings stay in the
+ * list. */
 static const char **check_paths(lua_State *L, int64_t count) {
     luaL_checktype(L, 1, LUA_TTABLE);
     if ((int64_t)lua_rawlen(L, 1) != count)
@@ -104,8 +105,8 @@ static const char **check_paths(lua_State *L, int64_t count) {
     return paths;
 }
 
-/* picture_loader(paths, labels, settings): those of loader, and height, width, shorter, random, area,
- * ratio */
+/* picture_loader(paths, labels, settings): those of loader, and height, width, shorter, random,
+ * area, ratio */
 static int picture_loader_new(lua_State *L) {
     resin_loader_settings settings = check_settings(L);
     resin_picture_settings pictures = {

@@ -8,9 +8,11 @@
 --
 -- A data set has `images` (uint8, NHWC; grey ones with 1 channel), `labels` (int64, from 1),
 -- `classes` (how many), `class_names`, and `mean` and `deviation` by channel, on the scale 0 to 1.
+-- Pictures in JPEG and PNG files, single and in folders: data/pictures.lua.
 local core = require "resin.core"
 local check = require "resin.nn.check"
 local files = require "resin.files"
+local pictures = require "resin.data.pictures"
 
 local data = {}
 
@@ -259,10 +261,12 @@ end
 local BATCH_OPTIONS = {batch_size = 32, shuffle = false, seed = 1, epoch = 1, crop = 0,
     flip = false, cutout = 0, drop_last = false}
 
--- `more` are options with their defaults that only one of the functions takes.
-local function batch_options(what, options, more)
+-- `more` are options with their defaults that only one of the functions takes. Training sets of
+-- pictures are mirrored if nothing is said.
+local function batch_options(what, set, options, more)
     local allowed = more or {}
     for name, default in pairs(BATCH_OPTIONS) do allowed[name] = default end
+    if set.flip then allowed.flip = true end
     local given = check.options(what, options or {}, allowed)
     given.batch_size = check.integer(what, "batch_size", given.batch_size, 1)
     given.crop = check.integer(what, "crop", given.crop, 0)
@@ -274,7 +278,7 @@ end
 
 --- How many batches `data.batches` gives.
 function data.batch_count(set, options)
-    local given = batch_options("data.batches", options)
+    local given = batch_options("data.batches", set, options)
     if given.drop_last then return #set // given.batch_size end
     return (#set + given.batch_size - 1) // given.batch_size
 end
@@ -292,7 +296,11 @@ end
 --   seed = 1, epoch = 1   what is random depends on these and the image's number only, not on batch
 --                         size or threads
 function data.batches(set, options)
-    local given = batch_options("data.batches", options)
+    local given = batch_options("data.batches", set, options)
+    if set.paths then
+        given.workers, given.last_epoch = 0, given.epoch
+        return data.loader(set, given)
+    end
     local count, size = #set, given.batch_size
     local order = try(core.epoch_order, count, given.shuffle, given.seed, given.epoch)
     local settings = {pad = given.crop, flip = given.flip, cutout = given.cutout,
@@ -327,7 +335,7 @@ end
 -- caller has waited for batches so far, loader:batch_count() the batches of a whole epoch;
 -- loader:close() stops the threads. The set's tensors must not change meanwhile.
 function data.loader(set, options)
-    local given = batch_options("data.loader", options,
+    local given = batch_options("data.loader", set, options,
         {step = 1, last_epoch = check.optional, workers = 1, ahead = 4})
     given.step = check.integer("data.loader", "step", given.step, 1)
     given.workers = check.integer("data.loader", "workers", given.workers, 0)
@@ -337,11 +345,15 @@ function data.loader(set, options)
         given.epochs = last - given.epoch + 1
     end
     given.pad, given.mean, given.deviation = given.crop, set.mean, set.deviation
+    if set.paths then return set:open_loader(given) end
     return try(core.loader, set.images, set.labels, given)
 end
 
-dataset.batches = data.batches
-dataset.loader = data.loader
-dataset.batch_count = data.batch_count
+for _, name in ipairs{"batches", "loader", "batch_count"} do
+    dataset[name], pictures.set_class[name] = data[name], data[name]
+end
+for _, name in ipairs{"read_image", "resize_image", "preprocess", "folder"} do
+    data[name] = pictures[name]
+end
 
 return data

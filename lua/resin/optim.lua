@@ -22,7 +22,10 @@
 --              gradient: w = (1 - rate decay) w        (apart from it in adamw)
 --
 -- Also: nesterov (sgd), momentum and centered (rmsprop), clip_norm (all: the largest L2 norm that
--- all gradients together may have; 0 for none).
+-- all gradients together may have; 0 for none), and groups (all, for a model): settings of
+-- parameters whose names match a Lua pattern, the last match counts:
+--
+--     groups = {{"^fc/", rate_scale = 10}, {"/bias$", decay = 0}}
 local core = require "resin.core"
 
 local optim = {}
@@ -50,6 +53,44 @@ function optim.parameters(source)
     return core.parameters(source)
 end
 
+-- The names that a group's settings may have; what is frozen is the model's affair.
+local GROUP_SETTINGS = {"rate_scale", "decay", "l1", "l2"}
+
+local function check_group(what, group)
+    if type(group) ~= "table" or type(group[1]) ~= "string" then
+        error(('%s: expected groups as {{"^fc/", rate_scale = 10}, ...}'):format(what), 0)
+    end
+    local settings = {}
+    for _, name in ipairs(GROUP_SETTINGS) do settings[name] = group[name] end
+    for name in pairs(group) do
+        if name ~= 1 and settings[name] == nil then
+            error(("%s: groups: unknown setting '%s'; known: %s"):format(what, tostring(name),
+                table.concat(GROUP_SETTINGS, ", ")), 0)
+        end
+    end
+    return settings
+end
+
+-- The option `groups`; one that matches nothing is an error.
+local function set_groups(what, model, parameters, groups)
+    if type(groups) ~= "table" or type(model) ~= "table" or not model.named_parameters then
+        error(what .. ": groups are a list, and need a model, whose parameters have names", 0)
+    end
+    for _, group in ipairs(groups) do
+        local settings, count = check_group(what, group), 0
+        for name, tensor in model:named_parameters() do
+            if name:find(group[1]) then
+                parameters:set(tensor, settings)
+                count = count + 1
+            end
+        end
+        if count == 0 then
+            error(('%s: groups: no parameter has a name that matches "%s"'):format(what, group[1]),
+                0)
+        end
+    end
+end
+
 -- ---- Optimizers ---------------------------------------------------------------------------------
 
 local Optimizer = {}
@@ -71,6 +112,10 @@ local function maker(name)
             self.schedule, options.learning_rate = options.learning_rate, nil
         end
         self.parameters = optim.parameters(settings[1])
+        if options.groups ~= nil then
+            set_groups("optim." .. name, settings[1], self.parameters, options.groups)
+            options.groups = nil
+        end
         self.state_in_c = core.optimizer(name, self.parameters, options)
         return self
     end

@@ -222,19 +222,40 @@ end
 --- What the layers' l1 and l2 penalties add to the loss, as a number.
 function Model:penalty() return self:flat_parameters():penalty() end
 
-local function set_matching(self, pattern, trainable)
-    for _, child in ipairs(self:children()) do
-        if not pattern or child[1]:find(pattern) then child[2]:set_trainable(trainable) end
+-- Visits the layers inside of `parent` whose paths match, outer ones first; how many there were.
+local function set_inside(parent, prefix, pattern, trainable)
+    local count = 0
+    for _, child in ipairs(parent:children()) do
+        local path = prefix .. child[1]
+        if not pattern or path:find(pattern) then
+            child[2]:set_trainable(trainable)
+            count = count + 1
+        else
+            count = count + set_inside(child[2], path .. "/", pattern, trainable)
+        end
     end
-    if rawget(self, "_flat") then self:flat_parameters() end
+    return count
 end
 
---- Freezes the layers whose names match a Lua pattern, all of them without one. Frozen parameters
---- have no gradient; frozen batch norms use their running statistics.
-function Model:freeze(pattern) set_matching(self, pattern, false) end
+local function set_matching(self, what, pattern, trainable)
+    local count = set_inside(self, "", pattern, trainable)
+    if count == 0 then
+        local names = {}
+        for position, child in ipairs(self:children()) do names[position] = child[1] end
+        self:fail('%s: no layer has a name that matches "%s"; there are %s', what, pattern,
+            table.concat(names, ", "))
+    end
+    if rawget(self, "_flat") then self:flat_parameters() end
+    return count
+end
+
+--- Freezes the layers whose names match a Lua pattern, all of them without one, and returns how
+--- many; none is an error. A layer inside of another is called "block/conv". Frozen parameters have
+--- no gradient; frozen batch norms use their running statistics.
+function Model:freeze(pattern) return set_matching(self, "freeze", pattern, false) end
 
 --- Lets them train again.
-function Model:unfreeze(pattern) set_matching(self, pattern, true) end
+function Model:unfreeze(pattern) return set_matching(self, "unfreeze", pattern, true) end
 
 Model.summary = summary.print
 Model.save = serialization.save

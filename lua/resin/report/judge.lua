@@ -4,7 +4,13 @@ local core = require "resin.core"
 
 local judge = {}
 
-local BATCH = 250
+-- Images in a batch: 250 small ones, fewer large ones, so that the network's memory stays small.
+local BATCH, PIXELS = 250, 250 << 10
+
+local function batch_size(test)
+    local height, width = test:image_shape()
+    return math.max(1, math.min(BATCH, PIXELS // (height * width)))
+end
 
 -- Class numbers, probabilities of them and of the true class, of a batch: three lists.
 local function predict(model, images, labels, classes)
@@ -28,7 +34,7 @@ function judge.judge(model, test)
         for other = 1, classes do result.counts[class][other] = 0 end
     end
     local loss_sum, right = 0, 0
-    for batch_images, batch_labels in test:batches{batch_size = BATCH} do
+    for batch_images, batch_labels in test:batches{batch_size = batch_size(test)} do
         local images <close> = batch_images
         local labels <close> = batch_labels
         local predicted, highest, truth = core.no_grad(predict, model, images, labels, classes)
