@@ -26,6 +26,12 @@ local function variant(own)
     return all
 end
 
+-- A list of filters says how many blocks there are.
+local function with_blocks(given)
+    if type(given.filters) == "table" then given.blocks = given.blocks or #given.filters end
+    return given
+end
+
 script.train{
     about = "Trains a plain convolutional network, or a residual network of layer classes.",
     variant = {"convolutions, pools and dense layers, or a stem and residual blocks",
@@ -34,7 +40,7 @@ script.train{
         {"blocks", "N", "convolutions with their pools (plain 3) or residual blocks (resnet 20)",
             kind = "integer", low = 1},
         {"filters", "N", "of the convolutions (plain 32, resnet 64); a list as 16,32,64 has one "
-            .. "for each block (and --blocks is its length)", kind = "integers", low = 1},
+            .. "for each block and makes --blocks needless", kind = "integers", low = 1},
         rows.kernel, rows.activation,
         {"units", "N", "of the first dense layer of plain (128)", kind = "integer", low = 1},
         {"stride", "N", "of the resnet's stem (2)", kind = "integer", low = 1},
@@ -47,18 +53,12 @@ script.train{
     },
     variants = {
         plain = variant{
-            build = function(given)
-                if type(given.filters) == "table" then given.blocks = #given.filters end
-                return models.plain_cnn(given)
-            end,
+            build = function(given) return models.plain_cnn(with_blocks(given)) end,
             network = {"blocks", "filters", "kernel", "activation", "units", "dropout", "l1", "l2"},
             name = "cnn", image_size = 180, pixels = "bytes",
         },
         resnet = variant{
-            build = function(given)
-                if type(given.filters) == "table" then given.blocks = #given.filters end
-                return models.class_resnet(given)
-            end,
+            build = function(given) return models.class_resnet(with_blocks(given)) end,
             network = {"blocks", "filters", "kernel", "activation", "stride", "block-stride",
                 "projection", "pooling", "dropout", "l1", "l2"},
             name = "class-resnet", image_size = 224, pooling = "avg", costly = true,

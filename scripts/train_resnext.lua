@@ -6,9 +6,9 @@
 --     lua5.4 scripts/train_resnext.lua --variant cifar --cardinality 4 --width 8 --samples 2000
 --     lua5.4 scripts/train_resnext.lua --variant imagenet --image-size 64 --samples 2000
 --
--- The tutorial's network has its cardinality as parallel paths of full width, summed: its cost grows
--- with the cardinality. It learns 1,000 random images by heart, which says nothing about others.
--- The real ones (cifar 29 8x64d, imagenet 50 32x4d) have grouped convolutions.
+-- The tutorial's network has its cardinality as parallel paths of full width, summed: its cost
+-- grows with the cardinality. It learns 1,000 random images by heart, which says nothing about
+-- others. The real ones (cifar 29 8x64d, imagenet 50 32x4d) have grouped convolutions.
 dofile((arg[0]:match("^(.*)/") or ".") .. "/path.lua")
 local models = require "resin".models
 local script = require "resin.script"

@@ -81,6 +81,7 @@ describe("the training scripts", function()
         assert_refused("cnn.lua --variant resnet --pooling none", "for each pixel", "--pooling")
         assert_refused("cnn.lua --stride 2", "--stride", "variant plain", "--units")
         assert_refused("cnn.lua --filters 8,0", "--filters", "at least 1")
+        assert_refused("cnn.lua --filters 8,9 --blocks 3", "a list of 3, got a list of 2")
     end)
 
     it("resnext: trains the tutorial's network on noise, with its plot", function()
