@@ -5,7 +5,7 @@ require "resin.tensor"
 
 local modules = {
     nn = true, models = true, optim = true, data = true, train = true, plot = true, report = true,
-    boost = true, csv = true,
+    boost = true, csv = true, slim = true,
 }
 
 local resin = {}
