@@ -25,7 +25,10 @@
 ---   nn/initializers.lua    first values of weights
 ---   nn/fusion.lua          conv -> batch norm -> (+ shortcut) -> relu as one op
 ---   nn/execution.lua       how a model runs
----   nn/cost.lua            the multiply-adds of a model
+---   nn/unfold.lua          a graph as one list of steps, for the three below
+---   nn/cost.lua            model:cost{}: multiply-adds, parameters, activations by layer
+---   nn/draw.lua            model:draw(path): a picture; nn/draw_layout.lua: what lies where in it
+---   resin/onnx.lua         model:export_onnx(path)
 local graph = require "resin.nn.graph"
 local layer = require "resin.nn.layer"
 local model = require "resin.nn.model"

@@ -5,8 +5,8 @@
 ---   model:export_onnx("resnet50.onnx")
 ---
 --- Inputs and outputs are those of the model: (N, H, W, C) with a free batch, named as its layers
---- are. Inside, images lie (N, C, H, W) as ONNX wants them, behind one Transpose; weights are turned
---- when they are written. Batch norm and dropout have their form of inference.
+--- are. Inside, images lie (N, C, H, W) as ONNX wants them, behind one Transpose; weights are
+--- turned when they are written. Batch norm and dropout have their form of inference.
 ---
 ---   onnx/protobuf.lua      the wire format
 ---   onnx/builder.lua       nodes, values and weights of a graph, and its bytes
@@ -70,9 +70,9 @@ local function convert(model)
     return b
 end
 
---- model:export_onnx(path): the file appears under its name when it is complete. Layers that have no
---- form in ONNX (nn.func, layers of one's own that are not static) are an error that names them all,
---- and so is a model of 2 GB or more.
+--- model:export_onnx(path): the file appears under its name when it is complete. Layers that have
+--- no form in ONNX (nn.func, layers of one's own that are not static) are an error that names them
+--- all, and so is a model of 2 GB or more.
 function onnx.export(model, path)
     if type(path) ~= "string" then
         check.fail("export_onnx: expected the path of a file, got %s", type(path))

@@ -1,7 +1,7 @@
 // Runs ONNX files in onnxruntime: node tests/onnx/run.js CASE... For each case there are CASE.onnx,
-// CASE.in1.npy, ... (an input each) and CASE.out1.npy, ... (what is expected of each output). Prints
-// a line for each, "CASE ERROR SIZE": the largest difference of all outputs and the largest value
-// expected; or "CASE failed: why". Needs npm's onnxruntime-node, in the folder that
+// CASE.in1.npy, ... (an input each) and CASE.out1.npy, ... (what is expected of each output).
+// Prints a line for each, "CASE ERROR SIZE": the largest difference of all outputs and the largest
+// value expected; or "CASE failed: why". Needs npm's onnxruntime-node, in the folder that
 // RESIN_ONNXRUNTIME names or in the working directory.
 const fs = require('fs');
 const folders = [process.env.RESIN_ONNXRUNTIME || process.cwd()];
@@ -15,7 +15,8 @@ function readNpy(path) {
   const header = bytes.toString('latin1', 10, start);
   const [array, type] = ARRAYS[/'descr': '[<|](\w+)'/.exec(header)[1]];
   const shape = /'shape': \(([^)]*)\)/.exec(header)[1].split(',').filter(s => s.trim()).map(Number);
-  const data = new array(bytes.buffer.slice(bytes.byteOffset + start, bytes.byteOffset + bytes.length));
+  const first = bytes.byteOffset + start, last = bytes.byteOffset + bytes.length;
+  const data = new array(bytes.buffer.slice(first, last));
   return new ort.Tensor(type, data, shape);
 }
 
@@ -45,6 +46,8 @@ async function run(name) {
 }
 
 (async () => {
-  for (const name of process.argv.slice(2))
-    console.log(name, await run(name).catch(problem => 'failed: ' + problem.message.replace(/\n/g, ' ')));
+  for (const name of process.argv.slice(2)) {
+    const line = await run(name).catch(problem => 'failed: ' + problem.message);
+    console.log(name, line.replace(/\n/g, ' '));
+  }
 })();

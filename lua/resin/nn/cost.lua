@@ -164,6 +164,21 @@ local function cells_of(row)
     }
 end
 
+local function megabytes(bytes) return ("%.1f MB"):format(bytes / 2^20) end
+
+-- The line below the table.
+local function totals_text(self)
+    local text = ("%s of batch %d: %s multiply-adds; %s of parameters"):format(
+        self.training and "A training step" or "Inference", self.batch, short(self.multiply_adds),
+        megabytes(self.parameter_bytes))
+    if self.training then
+        return text .. (" and gradients; activations: %s kept for backward"):format(
+            megabytes(self.activation_bytes))
+    end
+    return text .. ("; activations: %s, at most %s at once"):format(
+        megabytes(self.activation_bytes), megabytes(self.peak_bytes))
+end
+
 --- The table as text.
 function Table:__tostring()
     local all, widths, lines = {COLUMNS}, {}, {}
@@ -182,13 +197,7 @@ function Table:__tostring()
         if position == 2 or position == #all then lines[#lines + 1] = ("-"):rep(width) end
         write_line(lines, cells, widths)
     end
-    lines[#lines + 1] = ("%s of batch %d: %s multiply-adds; %.1f MB of parameters%s; activations: %s")
-        :format(self.training and "A training step" or "Inference", self.batch,
-            short(self.multiply_adds), self.parameter_bytes / 2^20,
-            self.training and " and gradients" or "",
-            self.training and ("%.1f MB kept for backward"):format(self.activation_bytes / 2^20)
-            or ("%.1f MB, at most %.1f MB at once"):format(self.activation_bytes / 2^20,
-                self.peak_bytes / 2^20))
+    lines[#lines + 1] = totals_text(self)
     if self.unknown > 0 then
         lines[#lines + 1] = ("?: what functions and layers of one's own compute is not known (%d)")
             :format(self.unknown)
@@ -221,8 +230,8 @@ end
 ---   unknown            the number of rows without multiply_adds
 ---
 --- that tostring and print write as text. Multiply-adds are those of convolutions and dense layers;
---- training = true adds the gradients of weights (unless frozen) and inputs (unless nothing in front
---- is trained). Parameters count where they are used first, running statistics among them. The
+--- training = true adds the gradients of weights (unless frozen) and inputs (unless nothing in
+--- front is trained). Parameters count where they are used first, running statistics among them. The
 --- activation bytes of a layer are those of the tensor that it makes: none if it is fused into the
 --- next (batch norm into its activation) or passes on its input. Scratch memory, the gradients of
 --- activations and the optimizer's state come on top.

@@ -1,5 +1,5 @@
---- The layers in ONNX operators, by class: function(b, layer, x) of a builder, a layer and its input
---- (or its list of inputs), which returns the output.
+--- The layers in ONNX operators, by class: function(b, layer, x) of a builder, a layer and its
+--- input (or its list of inputs), which returns the output.
 local nn_activations = require "resin.nn.activations"
 local activations = require "resin.onnx.activations"
 local builder = require "resin.onnx.builder"

@@ -1,5 +1,5 @@
---- The wire format of protocol buffers, as far as writing needs it
---- (https://protobuf.dev/programming-guides/encoding): fields of numbers, of bytes, and of messages.
+--- The wire format of protocol buffers (https://protobuf.dev/programming-guides/encoding), as far as
+--- writing needs it: fields of numbers, of bytes, and of messages.
 ---
 --- A message is a list of pieces: strings, or {size =, write = function(put)} for bytes that are
 --- made only when they are written, so that gigabytes of weights never stand in memory at once.
