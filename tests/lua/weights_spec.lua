@@ -259,7 +259,8 @@ describe("weights that do not fit", function()
         assert_fails(function() small_model():load(path) end, 'naming = "torchvision"', "8 of its")
         assert_fails(function() small_model():load(path, {naming = "pytorch"}) end,
             'unknown naming "pytorch"', "resin, torchvision and keras")
-        assert_fails(function() small_model():save(path, {naming = "pytorch"}) end, "unknown naming")
+        assert_fails(function() small_model():save(path, {naming = "pytorch"}) end,
+            "unknown naming")
         assert_fails(function() small_model():load(path, {name = "resin"}) end,
             'unknown option "name"')
     end)
