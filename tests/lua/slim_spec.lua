@@ -793,3 +793,42 @@ describe("the ResNets", function()
         collectgarbage()
     end)
 end)
+
+describe("train_vgg_slim.lua", function()
+    local LUA = os.getenv("LUA") or "lua5.4"
+    local TINY = "--data random --samples 40 --image-size 8 --width 2 --units 4 --batch-size 8 "
+
+    -- A run's exit status and what it printed, errors included.
+    local function run(options)
+        local pipe = io.popen(("%s scripts/train_vgg_slim.lua %s 2>&1"):format(LUA, options))
+        local output = pipe:read("a")
+        local _, _, status = pipe:close()
+        return status, output
+    end
+
+    it("trains and ends with the two lines", function()
+        local folder = os.tmpname()
+        os.remove(folder)
+        local status, output = run(TINY .. "--epochs 1 --out " .. folder)
+        assert.equal(0, status, output)
+        assert.truthy(output:find("\ntest accuracy: 0%.%d%d%d%d\nreport: " .. folder
+            .. "/report%.html\n$"), output)
+        os.execute(("rm -rf '%s'"):format(folder))
+    end)
+
+    it("takes every setting of the network", function()
+        local status, output = run("--depth 16 --width 4 --units 8 --keep-prob 0.8 --activation elu "
+            .. "--no-batch-norm --initializer truncated-normal --l2 0 --summary")
+        assert.equal(0, status, output)
+        assert.truthy(output:find("conv5/conv5_3 (Conv2D)", 1, true))
+        assert.falsy(output:find("BatchNorm", 1, true))
+    end)
+
+    it("refuses wrong ones in one line", function()
+        local status, output = run("--depth 12 --summary")
+        assert.equal(1, status)
+        assert.truthy(output:find("^[^\n]*%-%-depth: expected 11, 13, 16 or 19, got 12\n$"), output)
+        assert.equal(1, (run("--keep-prob 0 --summary")))
+        assert.equal(1, (run("--variant vgg_16 --width 3 --summary")))
+    end)
+end)
