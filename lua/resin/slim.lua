@@ -17,12 +17,18 @@
 ---   local x = nn.input{32, 32, 3}
 ---   local model = nn.model(x, small(x))
 ---
---- On tensors it runs at once. The variables are kept, by name:
+--- On tensors it runs at once. The variables are kept, by name; they are there after a first call,
+--- and the optimizer is made then, before the losses it is to lower:
 ---
----   slim.variable_scope("small", {reuse = "auto"}, function() return small(images) end)
----   slim.losses.softmax_cross_entropy(logits, slim.one_hot(labels, 10))
+---   local function net(x)
+---       return slim.variable_scope("small", {reuse = "auto"}, function() return small(x) end)
+---   end
+---   net(images)
+---   local optimizer = optim.adam{slim.get_trainable_variables()}
+---   slim.losses.softmax_cross_entropy(net(images), slim.one_hot(labels, 10))
 ---   slim.losses.get_total_loss():backward()
----   optim.adam{slim.get_trainable_variables()}
+---   optimizer:step()
+---   optimizer:clear_grads()
 ---
 --- Where what is:
 ---   slim/layers.lua        conv2d, max_pool2d, fully_connected, dropout, batch_norm ...
