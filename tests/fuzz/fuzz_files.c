@@ -1,4 +1,4 @@
-/* fuzz_files.c: the parsers of safetensors, npy, IDX, PNG and JPEG files on bytes that nobody meant.
+/* fuzz_files.c: the parsers of safetensors, npy, IDX, PNG and JPEG files on bytes nobody meant.
  *
  * An input's first byte chooses the parser, the rest is the file. Whatever the file, the engine
  * gives RESIN_OK or RESIN_ERROR_FILE (or _MEMORY), holds nothing afterwards, and takes no more
