@@ -111,6 +111,15 @@ layer_case("adaptive_avg_pool2d that enlarges", nn.adaptive_avg_pool2d{11})
 layer_case("global_avg_pool", nn.global_avg_pool())
 layer_case("global_max_pool", nn.global_max_pool())
 layer_case("zero_pad2d", nn.zero_pad2d{{1, 2, 3, 0}})
+-- Zeros that win over negative values, and what is beside them must not.
+for name, options in pairs{plain = {3}, padded = {kernel = 3, stride = 2, padding = {1, 1, 0, 2}}} do
+    for _, kind in ipairs{"max_pool2d", "avg_pool2d"} do
+        layer_case(("zeros before %s, %s"):format(kind, name), function(x)
+            x = nn.zero_pad2d{{0, 3, 4, 0}}(nn.rescale{1, offset = -2}(x))
+            return nn[kind](options)(x)
+        end)
+    end
+end
 
 layer_case("batch_norm", nn.batch_norm())
 layer_case("batch_norm of vectors", nn.batch_norm{rule = "pytorch"}, {7})
@@ -188,22 +197,47 @@ case("models and layers inside of a model", function()
     return nn.model(x, inner(nn.elu()(inner(x))))
 end, {{2, 6, 6, 4}})
 
-local SMALL = {
-    cifar_resnet = {depth = 8, width = 4, input = {16, 16, 3}},
-    tutorial_resnet = {width = 4, input = {32, 32, 3}, stride = 2},
-    tutorial_resnext = {filters = 4, cardinality = 3, input = {8, 8, 3}},
-    class_resnet = {blocks = 2, filters = 4, input = {16, 16, 3}, block_stride = 2,
-        projection = true},
-    plain_cnn = {input = {32, 32, 3}, classes = 5},
-    resnet18 = {classes = 10, input = {33, 32, 3}},
-    resnet50 = {classes = 10, input = {32, 32, 3}},
-    resnext50 = {classes = 10, input = {32, 32, 3}},
-}
-for name, options in pairs(SMALL) do
-    local largest = name == "plain_cnn" and 255 or 1
-    case(name, function() return models[name](options) end, {{2, table.unpack(options.input)}},
-        largest)
+-- Ready-made networks in sizes that take no time.
+for _, one in ipairs{
+    {"cifar_resnet", {depth = 8, width = 4, input = {16, 16, 3}}},
+    {"cifar_resnet", {depth = 8, width = 4, input = {15, 16, 3}, shortcut = "projection",
+        activation = "elu"}},
+    {"tutorial_resnet", {width = 4, input = {32, 32, 3}, stride = 2}},
+    {"tutorial_resnext", {filters = 4, cardinality = 3, input = {8, 8, 3}}},
+    {"class_resnet", {blocks = 2, filters = 4, input = {16, 16, 3}, block_stride = 2,
+        projection = true}},
+    {"plain_cnn", {input = {32, 32, 3}, classes = 5}, 255},
+    {"resnet18", {classes = 10, input = {33, 32, 3}}},
+    {"resnet", {depth = 50, version = "v1", width = 4, classes = 10, input = {65, 64, 3}}},
+    {"resnet", {depth = 50, version = "v2", width = 4, classes = 10, input = {65, 64, 3},
+        activation = "gelu"}},
+    {"resnet", {depth = 18, version = "v2", width = 4, input = {64, 64, 3}, top = false}},
+    {"resnext", {depth = 29, cardinality = 2, width = 4, blocks = {1, 1, 1}, input = {16, 16, 3}}},
+    {"wide_resnet", {depth = 10, widen = 1, dropout = 0.3, input = {16, 16, 3}}},
+    {"preactivation_resnet", {filters = 8, units = 2, input = {12, 12, 3}}},
+    {"vgg", {depth = 11, batch_norm = true, top = false, input = {32, 32, 3}}},
+} do
+    local name, options, largest = table.unpack(one, 1, 3)
+    case(("%s %s %s"):format(name, options.depth or "", options.version or ""),
+        function() return models[name](options) end, {{2, table.unpack(options.input)}}, largest)
 end
+
+case("classes of layers", function()
+    local x = nn.input{16, 16, 4}
+    local y = models.ResidualBlock{filters = 4}(models.residual_block(x, 4, 2, "elu"))
+    return nn.model(x, models.ResNet{blocks = 1, filters = 4}(y))
+end, {{2, 16, 16, 4}})
+
+case("slim", function()
+    local slim = resin.slim
+    local x = nn.input{16, 16, 3}
+    local y = slim.arg_scope({slim.conv2d}, {normalizer_fn = slim.batch_norm}, function()
+        local net = slim.repeat_(x, 2, slim.conv2d, 8, {3, 3}, {scope = "conv1"})
+        return slim.max_pool2d(net, {2, 2}, {scope = "pool1"})
+    end)
+    y = slim.stack(slim.avg_pool2d(y, {2, 2}), slim.fully_connected, {32, 16}, {scope = "fc"})
+    return nn.model(x, slim.softmax(slim.dropout(y, 0.5)))
+end, {{2, 16, 16, 3}})
 
 ---- Reading files ------------------------------------------------------------------------------
 

@@ -67,14 +67,25 @@ converters[conv.layers.conv2d_transpose] = function(b, layer, x)
     return activate(b, layer, convolve(b, layer, x, "ConvTranspose", attributes))
 end
 
--- Zeros around an image; amounts in the order of ONNX.
-local function pad(b, x, amounts, sizes)
-    return b:node("Pad", {x, b:integers(amounts)}, nil, {sizes = sizes, channels_first = true})
+-- Zeros in front of and behind the rows, columns and channels of an image.
+local function pad(b, x, front, behind)
+    local sizes = {}
+    for axis, size in ipairs(x.sizes) do sizes[axis] = size + front[axis] + behind[axis] end
+    local amounts = b:integers{0, front[3], front[1], front[2], 0, behind[3], behind[1], behind[2]}
+    local inputs = {x, amounts}
+    local y = b:node("Pad", inputs, nil, {sizes = sizes, channels_first = true})
+    y.pad_inputs = inputs
+    return y
+end
+
+-- {top, bottom, left, right} around an image.
+local function pad_image(b, x, padding)
+    local top, bottom, left, right = table.unpack(padding)
+    return pad(b, x, {top, left, 0}, {bottom, right, 0})
 end
 
 converters[conv.layers.zero_pad2d] = function(b, layer, x)
-    local top, bottom, left, right = table.unpack(layer.padding)
-    return pad(b, b:channels_first(x), {0, 0, top, left, 0, 0, bottom, right})
+    return pad_image(b, b:channels_first(x), layer.padding)
 end
 
 ---- Normalization ------------------------------------------------------------------------------
@@ -104,6 +115,9 @@ end
 
 local function pool2d(b, layer, x, operator, padding, attributes)
     attributes = attributes or {}
+    -- onnxruntime (1.30, pad_fusion.cc) takes a Pad with zeros into a pool behind it, whose own
+    -- padding means something else. A negative zero it leaves alone.
+    if x.pad_inputs then x.pad_inputs[3] = b:number(-0.0) end
     attributes.kernel_shape, attributes.strides = layer.kernel, layer.stride
     attributes.pads = pads(padding)
     return b:node(operator, {x}, attributes, CHANNELS_FIRST)
@@ -120,10 +134,8 @@ converters[pool.layers.avg_pool2d] = function(b, layer, x)
     if layer.count_padding and not layer.same then
         -- Zeros that count are part of the image; what `ceil` adds never counts.
         local top, bottom, left, right = table.unpack(layer.padding)
-        local h, w, c = table.unpack(x.sizes)
-        x = pad(b, x, {0, 0, top, left, 0, 0, bottom, right}, {h + top + bottom, w + left + right,
-            c})
-        padding = {0, padding[2] - bottom, 0, padding[4] - right}
+        x = pad_image(b, x, layer.padding)
+        padding = {padding[1] - top, padding[2] - bottom, padding[3] - left, padding[4] - right}
     end
     return pool2d(b, layer, x, "AveragePool", padding, {count_include_pad = 0})
 end
@@ -225,7 +237,7 @@ converters[merge.layers.identity_shortcut] = function(b, layer, x)
     end
     local extra = layer.filters - x.sizes[3]
     if extra == 0 then return y end
-    return pad(b, y, {0, extra // 2, 0, 0, 0, extra - extra // 2, 0, 0})
+    return pad(b, y, {0, 0, extra // 2}, {0, 0, extra - extra // 2})
 end
 
 ---- Activations --------------------------------------------------------------------------------
