@@ -5,6 +5,8 @@ local files = require "resin.files"
 local network = require "resin.script.network"
 local data, nn, optim = resin.data, resin.nn, resin.optim
 
+local LUA = os.getenv("LUA") or "lua5.4"
+
 local FIXTURES = "tests/fixtures/images/"
 local PNG, JPEG = resin.image_format("png"), resin.image_format("jpeg")
 
@@ -369,7 +371,7 @@ end)
 
 -- Runs a script; returns whether it succeeded and what it printed.
 local function run(script, arguments)
-    local command = ("lua5.4 scripts/%s %s 2>&1"):format(script, arguments)
+    local command = ("%s scripts/%s %s 2>&1"):format(LUA, script, arguments)
     local process = assert(io.popen(command))
     local text = process:read("a")
     return process:close() == true, text
