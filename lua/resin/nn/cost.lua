@@ -23,11 +23,14 @@ local function steps_of(model)
     return steps, outputs
 end
 
+-- Whether nothing is known of what a layer does: a function, or layers that could not be opened.
+local function is_unknown(layer) return layer.user or layer.composite end
+
 -- Those of convolutions and dense layers, counted directly (whatever method computes them).
 -- Everything else is small beside them.
 local function forward_of(step)
     local count = positions[step.layer.class_name]
-    if not count then return 0 end
+    if not count or is_unknown(step.layer) then return 0 end
     return step.layer.weights:count() * count(step.inputs[1].sizes, step.sizes)
 end
 
@@ -252,7 +255,8 @@ function cost.cost(model, options)
             local parameters, parameter_bytes = own_parameters(step, seen, training)
             local row = {
                 name = step.name, kind = step.layer.class_name, shape = shape.copy(step.sizes),
-                multiply_adds = not step.layer.user and batch * factor * forward_of(step) or nil,
+                multiply_adds = not is_unknown(step.layer) and batch * factor * forward_of(step)
+                    or nil,
                 parameters = parameters, activation_bytes = bytes[step],
             }
             result.rows[#result.rows + 1] = row

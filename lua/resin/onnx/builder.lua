@@ -172,11 +172,7 @@ end
 local CHUNK = 4096
 local CHUNK_FORMAT = "<" .. ("f"):rep(CHUNK)
 
--- Writes a tensor's elements in pieces of some kilobytes.
-local function put_elements(tensor, permutation, put)
-    local source <close> = tensor:detach()
-    local turned <close> = permutation and source:transpose{axes = permutation} or nil
-    local whole <close> = (turned or source):contiguous()
+local function put_floats(whole, put)
     local flat <close> = whole:reshape{shape = {whole:count()}}
     local count = flat:count()
     for first = 1, count, CHUNK do
@@ -185,6 +181,28 @@ local function put_elements(tensor, permutation, put)
         local length = last - first + 1
         local format = length == CHUNK and CHUNK_FORMAT or "<" .. ("f"):rep(length)
         put(format:pack(table.unpack(part:totable())))
+    end
+end
+
+-- The most elements that are copied in order to turn them.
+local MOST_TURNED = 1 << 20
+
+-- Writes a tensor's elements in small pieces, turned ones by ranges of their first axis.
+local function put_elements(tensor, permutation, put)
+    local source <close> = tensor:detach()
+    if not permutation then
+        local whole <close> = source:contiguous()
+        put_floats(whole, put)
+        return
+    end
+    local axis = permutation[1]
+    local size = source:size(axis)
+    local step = math.max(MOST_TURNED // (source:count() // size), 1)
+    for first = 1, size, step do
+        local part <close> = source:slice(axis, first, math.min(first + step - 1, size))
+        local turned <close> = part:transpose{axes = permutation}
+        local whole <close> = turned:contiguous()
+        put_floats(whole, put)
     end
 end
 
