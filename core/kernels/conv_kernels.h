@@ -20,7 +20,13 @@ typedef struct conv_kernels {
                     bool a_by_columns, const float *b, int64_t b_step, float *c, int64_t c_step,
                     bool accumulate);
 
-    /* The same, summed over `segments`: segment s reads a + s * a_segment and b + s * b_segment,
+    /* The same, where a and b come from far: fetches what lies behind them, the next rows of a and
+     * the next panel of b, while it multiplies. */
+    void (*product_ahead)(int64_t rows, int columns, int64_t depth, const float *a, int64_t a_step,
+                          bool a_by_columns, const float *b, int64_t b_step, float *c,
+                          int64_t c_step, bool accumulate);
+
+    /* `product` summed over `segments`: segment s reads a + s * a_segment and b + s * b_segment,
      * each `depth` deep. The rows of an image that a kernel covers are segments. */
     void (*product_segments)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
                              int columns, int64_t depth, const float *a, int64_t a_step,

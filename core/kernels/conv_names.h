@@ -8,6 +8,9 @@
 void KERNEL(product_panel)(int64_t rows, int columns, int64_t depth, const float *a,
                            int64_t a_step, bool a_by_columns, const float *b, int64_t b_step,
                            float *c, int64_t c_step, bool accumulate);
+void KERNEL(product_ahead)(int64_t rows, int columns, int64_t depth, const float *a,
+                           int64_t a_step, bool a_by_columns, const float *b, int64_t b_step,
+                           float *c, int64_t c_step, bool accumulate);
 void KERNEL(product_segments)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
                               int columns, int64_t depth, const float *a, int64_t a_step,
                               bool a_by_columns, const float *b, int64_t b_step, float *c,

@@ -19,20 +19,73 @@ static void pack_rows(int64_t rows, int64_t columns, const float *from, int64_t 
     }
 }
 
-/* Transposes by squares of 16, so that what is read and written stays in the first-level cache. */
+/* The first and the second halves of two vectors, their elements in turn. */
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int32_t vindex __attribute__((vector_size(VECTOR_FLOATS * 4)));
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vindex){__VA_ARGS__})
+#endif
+static inline vfloat interleave_first(vfloat a, vfloat b) {
+#if VECTOR_FLOATS == 16
+    return SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+#elif VECTOR_FLOATS == 8
+    return SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+#else
+    return SHUFFLE(a, b, 0, 4, 1, 5);
+#endif
+}
+static inline vfloat interleave_second(vfloat a, vfloat b) {
+#if VECTOR_FLOATS == 16
+    return SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+#elif VECTOR_FLOATS == 8
+    return SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+    return SHUFFLE(a, b, 2, 6, 3, 7);
+#endif
+}
+
+/* A square as wide as a vector, in registers: after log2(width) rounds in which row i and row
+ * i + width / 2 are interleaved, rows are columns (a perfect shuffle of the bits of the index).
+ * So many rows at a time are more than the processor fetches ahead of itself. */
+static inline void transpose_square(const float *from, int64_t from_step, float *to,
+                                    int64_t width) {
+    enum { HALF = VECTOR_FLOATS / 2, AHEAD = 64 };
+    vfloat row[VECTOR_FLOATS], next[VECTOR_FLOATS];
+    UNROLL
+    for (int i = 0; i < VECTOR_FLOATS; i++) {
+        row[i] = vload(from + i * from_step);
+        __builtin_prefetch(from + i * from_step + AHEAD);
+    }
+    UNROLL
+    for (int round = 1; round < VECTOR_FLOATS; round *= 2) {
+        UNROLL
+        for (int i = 0; i < HALF; i++) {
+            next[2 * i] = interleave_first(row[i], row[i + HALF]);
+            next[2 * i + 1] = interleave_second(row[i], row[i + HALF]);
+        }
+        UNROLL
+        for (int i = 0; i < VECTOR_FLOATS; i++) row[i] = next[i];
+    }
+    UNROLL
+    for (int i = 0; i < VECTOR_FLOATS; i++) vstore(to + i * width, row[i]);
+}
+
+/* By squares; what is left over at the ends goes one by one. */
 static void pack_transposed(int64_t rows, int64_t columns, const float *from, int64_t from_step,
                             float *to, int64_t width) {
-    enum { SQUARE = 16 };
-    for (int64_t i = 0; i < rows; i += SQUARE) {
-        int64_t i_end = rows - i < SQUARE ? rows : i + SQUARE;
-        for (int64_t j = 0; j < columns; j += SQUARE) {
-            int64_t j_end = columns - j < SQUARE ? columns : j + SQUARE;
-            for (int64_t k = i; k < i_end; k++) {
-                for (int64_t l = j; l < j_end; l++) to[k * width + l] = from[l * from_step + k];
+    for (int64_t i = 0; i < rows; i += VECTOR_FLOATS) {
+        int64_t i_end = rows - i < VECTOR_FLOATS ? rows : i + VECTOR_FLOATS;
+        for (int64_t j = 0; j < width; j += VECTOR_FLOATS) {
+            if (i + VECTOR_FLOATS <= rows && j + VECTOR_FLOATS <= columns) {
+                transpose_square(from + j * from_step + i, from_step, to + i * width + j, width);
+                continue;
             }
-        }
-        for (int64_t k = i; k < i_end; k++) {
-            for (int64_t l = columns; l < width; l++) to[k * width + l] = 0;
+            for (int64_t k = i; k < i_end; k++) {
+                for (int64_t l = j; l < j + VECTOR_FLOATS; l++) {
+                    to[k * width + l] = l < columns ? from[l * from_step + k] : 0;
+                }
+            }
         }
     }
 }
@@ -72,6 +125,7 @@ const conv_kernels KERNEL(conv) = {
     .block_rows = BLOCK_ROWS,
     .block_columns = BLOCK_COLUMNS,
     .product = KERNEL(product_panel),
+    .product_ahead = KERNEL(product_ahead),
     .product_segments = KERNEL(product_segments),
     .pack = KERNEL(pack),
     .column_sums = KERNEL(column_sums),

@@ -7,6 +7,10 @@
 #include "core/kernels/conv_names.h"
 #include "core/kernels/product_block.h"
 
+/* Floats fetched ahead for each step along the depth: a line of a, and of b so much that eight
+ * blocks of rows fetch the whole panel behind theirs. */
+enum { AHEAD_A = 16, AHEAD_B = BLOCK_COLUMNS / 8 };
+
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 /* What the blocks of one product have in common (conv_kernels.h names them). */
@@ -14,6 +18,7 @@ typedef struct product_shape {
     int64_t depth, segments;
     int64_t a_step, a_segment, b_step, b_segment, c_step;
     bool accumulate;
+    const float *next_a, *next_b; /* what is fetched ahead */
 } product_shape;
 
 /* One block: rows x vectors of sums. The number of rows and vectors, and whether a lies by rows or
@@ -21,8 +26,8 @@ typedef struct product_shape {
  * addressed three to a pointer (p, p + step, p + 2 step), which the processor does in the load; a
  * pointer for each row would not fit the integer registers. */
 static ALWAYS_INLINE void multiply_block(const int rows, const int vectors, const bool a_by_columns,
-                                         const product_shape *shape, const float *a, const float *b,
-                                         float *c) {
+                                         const bool ahead, const product_shape *shape,
+                                         const float *a, const float *b, float *c) {
     vfloat sum[BLOCK_ROWS][2];
     int64_t depth = shape->depth, a_step = shape->a_step, b_step = shape->b_step;
     UNROLL
@@ -30,6 +35,7 @@ static ALWAYS_INLINE void multiply_block(const int rows, const int vectors, cons
         UNROLL
         for (int j = 0; j < vectors; j++) sum[i][j] = (vfloat){0};
     }
+    const float *next_a = shape->next_a, *next_b = shape->next_b;
     for (int64_t segment = 0; segment < shape->segments; segment++) {
         const float *column = a + segment * shape->a_segment, *b_row = b;
         const float *a_rows[(BLOCK_ROWS + 2) / 3];
@@ -40,6 +46,12 @@ static ALWAYS_INLINE void multiply_block(const int rows, const int vectors, cons
             vfloat b_vector[2];
             UNROLL
             for (int j = 0; j < vectors; j++) b_vector[j] = vload(b_row + j * VECTOR_FLOATS);
+            if (ahead) {
+                __builtin_prefetch(next_a, 0, 2);
+                __builtin_prefetch(next_b, 0, 2);
+                next_a += AHEAD_A;
+                next_b += AHEAD_B;
+            }
             UNROLL
             for (int i = 0; i < rows; i++) {
                 vfloat element = vset(a_by_columns ? column[i] : a_rows[i / 3][(i % 3) * a_step]);
@@ -64,14 +76,14 @@ static ALWAYS_INLINE void multiply_block(const int rows, const int vectors, cons
 }
 
 /* One compiled loop for each number of rows. */
-#define ROW_CASE(n)                                                  \
-    case n:                                                          \
-        multiply_block(n, vectors, a_by_columns, shape, a, b, c);    \
+#define ROW_CASE(n)                                                      \
+    case n:                                                              \
+        multiply_block(n, vectors, a_by_columns, ahead, shape, a, b, c); \
         break;
 
 static ALWAYS_INLINE void multiply_rows(int rows, const int vectors, const bool a_by_columns,
-                                        const product_shape *shape, const float *a, const float *b,
-                                        float *c) {
+                                        const bool ahead, const product_shape *shape,
+                                        const float *a, const float *b, float *c) {
     switch (rows) {
         ROW_CASE(1) ROW_CASE(2) ROW_CASE(3) ROW_CASE(4) ROW_CASE(5) ROW_CASE(6)
 #if BLOCK_ROWS > 6
@@ -86,19 +98,31 @@ typedef void multiply_function(int rows, const product_shape *shape, const float
 
 static void rows_wide(int rows, const product_shape *shape, const float *a, const float *b,
                       float *c) {
-    multiply_rows(rows, 2, false, shape, a, b, c);
+    multiply_rows(rows, 2, false, false, shape, a, b, c);
 }
 static void rows_narrow(int rows, const product_shape *shape, const float *a, const float *b,
                         float *c) {
-    multiply_rows(rows, 1, false, shape, a, b, c);
+    multiply_rows(rows, 1, false, false, shape, a, b, c);
 }
 static void columns_wide(int rows, const product_shape *shape, const float *a, const float *b,
                          float *c) {
-    multiply_rows(rows, 2, true, shape, a, b, c);
+    multiply_rows(rows, 2, true, false, shape, a, b, c);
 }
 static void columns_narrow(int rows, const product_shape *shape, const float *a, const float *b,
                            float *c) {
-    multiply_rows(rows, 1, true, shape, a, b, c);
+    multiply_rows(rows, 1, true, false, shape, a, b, c);
+}
+static void rows_ahead(int rows, const product_shape *shape, const float *a, const float *b,
+                       float *c) {
+    multiply_rows(rows, 2, false, true, shape, a, b, c);
+}
+static void rows_narrow_ahead(int rows, const product_shape *shape, const float *a, const float *b,
+                              float *c) {
+    multiply_rows(rows, 1, false, true, shape, a, b, c);
+}
+static void columns_ahead(int rows, const product_shape *shape, const float *a, const float *b,
+                          float *c) {
+    multiply_rows(rows, 2, true, true, shape, a, b, c);
 }
 
 /* A panel narrower than its vectors is computed beside c, and the columns that exist are copied. */
@@ -120,13 +144,20 @@ static void multiply_part(multiply_function *multiply, int rows, int columns,
     }
 }
 
+static multiply_function *choose_function(bool wide, bool a_by_columns, bool ahead) {
+    if (ahead && !a_by_columns) return wide ? rows_ahead : rows_narrow_ahead;
+    if (ahead && wide) return columns_ahead;
+    if (a_by_columns) return wide ? columns_wide : columns_narrow;
+    return wide ? rows_wide : rows_narrow;
+}
+
 /* Rows are dealt out evenly: 16 rows are 8 + 8, since 14 + 2 would waste the second block. */
-static void multiply_panel(int64_t rows, int columns, bool a_by_columns,
-                           const product_shape *shape, const float *a, const float *b, float *c) {
-    bool wide = columns > VECTOR_FLOATS;
+static void multiply_panel(int64_t rows, int columns, bool a_by_columns, bool ahead,
+                           product_shape *shape, const float *a, const float *b, float *c) {
     bool part = columns != VECTOR_FLOATS && columns != BLOCK_COLUMNS;
-    multiply_function *multiply = a_by_columns ? (wide ? columns_wide : columns_narrow)
-                                               : (wide ? rows_wide : rows_narrow);
+    multiply_function *multiply = choose_function(columns > VECTOR_FLOATS, a_by_columns, ahead);
+    shape->next_a = a + (a_by_columns ? shape->depth : BLOCK_ROWS) * shape->a_step;
+    shape->next_b = b + shape->depth * shape->b_step;
     int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     for (; blocks > 0; blocks--) {
         int count = (int)((rows + blocks - 1) / blocks);
@@ -135,6 +166,8 @@ static void multiply_panel(int64_t rows, int columns, bool a_by_columns,
         } else {
             multiply(count, shape, a, b, c);
         }
+        shape->next_a += a_by_columns ? shape->depth * AHEAD_A : count * shape->a_step;
+        shape->next_b += shape->depth * AHEAD_B;
         a += a_by_columns ? count : count * shape->a_step;
         c += count * shape->c_step;
         rows -= count;
@@ -144,17 +177,25 @@ static void multiply_panel(int64_t rows, int columns, bool a_by_columns,
 void KERNEL(product_panel)(int64_t rows, int columns, int64_t depth, const float *a,
                            int64_t a_step, bool a_by_columns, const float *b, int64_t b_step,
                            float *c, int64_t c_step, bool accumulate) {
-    const product_shape shape = {.depth = depth, .segments = 1, .a_step = a_step, .b_step = b_step,
-                                 .c_step = c_step, .accumulate = accumulate};
-    multiply_panel(rows, columns, a_by_columns, &shape, a, b, c);
+    product_shape shape = {.depth = depth, .segments = 1, .a_step = a_step, .b_step = b_step,
+                           .c_step = c_step, .accumulate = accumulate};
+    multiply_panel(rows, columns, a_by_columns, false, &shape, a, b, c);
+}
+
+void KERNEL(product_ahead)(int64_t rows, int columns, int64_t depth, const float *a,
+                           int64_t a_step, bool a_by_columns, const float *b, int64_t b_step,
+                           float *c, int64_t c_step, bool accumulate) {
+    product_shape shape = {.depth = depth, .segments = 1, .a_step = a_step, .b_step = b_step,
+                           .c_step = c_step, .accumulate = accumulate};
+    multiply_panel(rows, columns, a_by_columns, true, &shape, a, b, c);
 }
 
 void KERNEL(product_segments)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
                               int columns, int64_t depth, const float *a, int64_t a_step,
                               bool a_by_columns, const float *b, int64_t b_step, float *c,
                               int64_t c_step, bool accumulate) {
-    const product_shape shape = {.depth = depth, .segments = segments, .a_step = a_step,
-                                 .a_segment = a_segment, .b_step = b_step, .b_segment = b_segment,
-                                 .c_step = c_step, .accumulate = accumulate};
-    multiply_panel(rows, columns, a_by_columns, &shape, a, b, c);
+    product_shape shape = {.depth = depth, .segments = segments, .a_step = a_step,
+                           .a_segment = a_segment, .b_step = b_step, .b_segment = b_segment,
+                           .c_step = c_step, .accumulate = accumulate};
+    multiply_panel(rows, columns, a_by_columns, false, &shape, a, b, c);
 }

@@ -387,7 +387,8 @@ static void test_product(void **state) {
     static const int64_t sizes[][3] = {{1, 1, 1},     {3, 5, 7},     {14, 32, 9},   {15, 33, 64},
                                        {100, 16, 27}, {130, 70, 330}, {1, 1000, 50},
                                        {300, 200, 700},
-                                       {40, 50, 9000}, {500, 3, 20},  {13, 64, 2},   {5, 6, 0}};
+                                       {40, 50, 9000}, {500, 3, 20},  {13, 64, 2},   {5, 6, 0},
+                                       {4, 300, 70},  {3, 1100, 4200}, {250, 290, 800}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         for (int bits = 0; bits < 16; bits++) {
             check_product(*state, (product_call){.batch = bits & 8 ? 3 : 1, .transpose_a = bits & 1,
@@ -395,6 +396,15 @@ static void test_product(void **state) {
                                                  .m = sizes[i][0], .n = sizes[i][1],
                                                  .k = sizes[i][2]});
         }
+    }
+}
+
+/* Many small matrices, several to a piece. */
+static void test_product_batch(void **state) {
+    for (int bits = 0; bits < 8; bits++) {
+        check_product(*state, (product_call){.batch = 700, .transpose_a = bits & 1,
+                                             .transpose_b = bits & 2, .accumulate = bits & 4,
+                                             .m = 5, .n = 19, .k = 7});
     }
 }
 
@@ -421,7 +431,8 @@ int main(void) {
         cmocka_unit_test(test_common_shapes),  cmocka_unit_test(test_groups),
         cmocka_unit_test(test_large_shapes),   cmocka_unit_test(test_threads),
         cmocka_unit_test(test_public_passes),  cmocka_unit_test(test_empty_batch),
-        cmocka_unit_test(test_product),        cmocka_unit_test(test_method_that_does_not_fit),
+        cmocka_unit_test(test_product),        cmocka_unit_test(test_product_batch),
+        cmocka_unit_test(test_method_that_does_not_fit),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
