@@ -85,8 +85,7 @@ local function freeze(settings, model, head)
     if not settings.freeze then return end
     local count = 0
     if settings.freeze == "all" then
-        count = model:freeze()
-        model:unfreeze("^" .. head:gsub("%p", "%%%0") .. "$")
+        count = model:freeze() - model:unfreeze("^" .. head:gsub("%p", "%%%0") .. "$")
     else
         for pattern in settings.freeze:gmatch("[^,]+") do count = count + model:freeze(pattern) end
     end

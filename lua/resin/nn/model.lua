@@ -240,10 +240,10 @@ end
 local function set_matching(self, what, pattern, trainable)
     local count = set_inside(self, "", pattern, trainable)
     if count == 0 then
-        local names = {}
-        for position, child in ipairs(self:children()) do names[position] = child[1] end
-        self:fail('%s: no layer has a name that matches "%s"; there are %s', what, pattern,
-            table.concat(names, ", "))
+        local names, children = {}, self:children()
+        for position = 1, math.min(#children, 12) do names[position] = children[position][1] end
+        self:fail('%s: no layer has a name that matches "%s"; there are %s%s', what, pattern,
+            table.concat(names, ", "), #children > #names and ", ..." or "")
     end
     if rawget(self, "_flat") then self:flat_parameters() end
     return count
