@@ -42,18 +42,21 @@ typedef struct conv_kernels {
     void (*column_sums)(int64_t rows, int64_t columns, const float *a, int64_t a_step, float *sums,
                         bool accumulate);
 
-    /* Winograd transforms of one tile; its pixels are given by pointers, those outside the image
-     * point to zeros (to a place that is never read, for the output). Point p of the tile lies at
-     * v + p * plane. Where channels are no multiple of the vector, v and m are written to the next
-     * multiple.
-     *   input:    v = B^T d B,   36 pixels
-     *   output:   y = A^T m A + bias (may be NULL), 16 pixels
-     *   gradient: m = A dy A^T,  16 pixels */
-    void (*winograd_input)(int64_t channels, const float *const *pixels, float *v, int64_t plane);
-    void (*winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
-                            float *const *pixels);
-    void (*winograd_gradient)(int64_t channels, const float *const *pixels, float *m,
+    /* Winograd transforms. Pixels lie pixel_step apart, rows of pixels row_step; the next tile of
+     * a row begins four pixels further on, in v and m a step further. Point p of a tile lies at
+     * v + p * plane. The channels that are read are whole vectors.
+     *   input:    v = B^T d B,   6x6 pixels
+     *   gradient: m = A dy A^T,  4x4 pixels
+     *   output:   y = A^T m A + bias (may be NULL) of one tile, of which rows x columns pixels are
+     *             written; any number of channels */
+    void (*winograd_input)(int64_t tiles, int64_t channels, const float *pixels, int64_t row_step,
+                           int64_t pixel_step, float *v, int64_t v_step, int64_t plane);
+    void (*winograd_gradient)(int64_t tiles, int64_t channels, const float *pixels,
+                              int64_t row_step, int64_t pixel_step, float *m, int64_t m_step,
                               int64_t plane);
+    void (*winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
+                            float *pixels, int64_t row_step, int64_t pixel_step, int rows,
+                            int columns);
 
     /* u = G w G^T for rows x columns of weights: element (tap, i, j) at
      * w[tap * tap_step + i * row_step + j], or, rotated (the weights of backward-data), at

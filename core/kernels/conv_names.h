@@ -19,10 +19,13 @@ void KERNEL(pack)(int64_t rows, int64_t columns, const float *from, int64_t from
                   bool transposed, float *to, int64_t width);
 void KERNEL(column_sums)(int64_t rows, int64_t columns, const float *a, int64_t a_step, float *sums,
                          bool accumulate);
-void KERNEL(winograd_input)(int64_t channels, const float *const *pixels, float *v, int64_t plane);
+void KERNEL(winograd_input)(int64_t tiles, int64_t channels, const float *pixels, int64_t row_step,
+                            int64_t pixel_step, float *v, int64_t v_step, int64_t plane);
 void KERNEL(winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
-                             float *const *pixels);
-void KERNEL(winograd_gradient)(int64_t channels, const float *const *pixels, float *m,
+                             float *pixels, int64_t row_step, int64_t pixel_step, int rows,
+                             int columns);
+void KERNEL(winograd_gradient)(int64_t tiles, int64_t channels, const float *pixels,
+                               int64_t row_step, int64_t pixel_step, float *m, int64_t m_step,
                                int64_t plane);
 void KERNEL(winograd_weights)(int64_t rows, int64_t columns, const float *w, int64_t tap_step,
                               int64_t row_step, bool rotated, float *u, int64_t plane,

@@ -65,14 +65,14 @@ static ALWAYS_INLINE void transform_weights_gradient(const vfloat u[6], vfloat w
 
 /* The two-dimensional transforms: columns into `half`, then rows of it into stores. */
 
-static ALWAYS_INLINE void input_vector(const float *const *pixels, int64_t offset, float *v,
-                                       int64_t plane) {
+static ALWAYS_INLINE void input_vector(const float *pixels, int64_t row_step, int64_t pixel_step,
+                                       float *v, int64_t plane) {
     vfloat half[6][6];
     UNROLL
     for (int x = 0; x < 6; x++) {
         vfloat d[6], t[6];
         UNROLL
-        for (int y = 0; y < 6; y++) d[y] = vload(pixels[y * 6 + x] + offset);
+        for (int y = 0; y < 6; y++) d[y] = vload(pixels + y * row_step + x * pixel_step);
         transform_input(d, t);
         UNROLL
         for (int y = 0; y < 6; y++) half[y][x] = t[y];
@@ -89,8 +89,10 @@ static ALWAYS_INLINE void input_vector(const float *const *pixels, int64_t offse
     }
 }
 
-static ALWAYS_INLINE void output_vector(const float *m, int64_t plane, vfloat bias,
-                                        float *const *pixels, int64_t offset) {
+/* Only the first rows and columns of the tile are written. */
+static ALWAYS_INLINE void output_vector(const float *m, int64_t plane, vfloat bias, float *pixels,
+                                        int64_t row_step, int64_t pixel_step, int rows,
+                                        int columns) {
     vfloat half[4][6];
     UNROLL
     for (int x = 0; x < 6; x++) {
@@ -106,18 +108,22 @@ static ALWAYS_INLINE void output_vector(const float *m, int64_t plane, vfloat bi
         vfloat t[4];
         transform_output(half[y], t);
         UNROLL
-        for (int x = 0; x < 4; x++) vstore(pixels[y * 4 + x] + offset, t[x] + bias);
+        for (int x = 0; x < 4; x++) {
+            if (y < rows && x < columns) {
+                vstore(pixels + y * row_step + x * pixel_step, t[x] + bias);
+            }
+        }
     }
 }
 
-static ALWAYS_INLINE void gradient_vector(const float *const *pixels, int64_t offset, float *m,
-                                          int64_t plane) {
+static ALWAYS_INLINE void gradient_vector(const float *pixels, int64_t row_step,
+                                          int64_t pixel_step, float *m, int64_t plane) {
     vfloat half[6][4];
     UNROLL
     for (int x = 0; x < 4; x++) {
         vfloat d[4], t[6];
         UNROLL
-        for (int y = 0; y < 4; y++) d[y] = vload(pixels[y * 4 + x] + offset);
+        for (int y = 0; y < 4; y++) d[y] = vload(pixels + y * row_step + x * pixel_step);
         transform_gradient(d, t);
         UNROLL
         for (int y = 0; y < 6; y++) half[y][x] = t[y];
@@ -179,69 +185,59 @@ static ALWAYS_INLINE void weights_gradient_vector(const float *du, int64_t plane
     }
 }
 
-/* Copies the last channels of some pixels, fewer than a vector, to where whole vectors can be read,
- * and points to the copies. */
-static void copy_rest(int count, int rest, const float *const *pixels, int64_t offset,
-                      float (*copies)[VECTOR_FLOATS], const float **pointers) {
-    for (int p = 0; p < count; p++) {
-        for (int i = 0; i < VECTOR_FLOATS; i++) {
-            copies[p][i] = i < rest ? pixels[p][offset + i] : 0;
+void KERNEL(winograd_input)(int64_t tiles, int64_t channels, const float *pixels, int64_t row_step,
+                            int64_t pixel_step, float *v, int64_t v_step, int64_t plane) {
+    for (int64_t t = 0; t < tiles; t++) {
+        for (int64_t c = 0; c < channels; c += VECTOR_FLOATS) {
+            input_vector(pixels + c, row_step, pixel_step, v + c, plane);
         }
-        pointers[p] = copies[p];
+        pixels += 4 * pixel_step;
+        v += v_step;
     }
 }
 
-void KERNEL(winograd_input)(int64_t channels, const float *const *pixels, float *v,
-                            int64_t plane) {
-    int64_t c = 0;
-    for (; c + VECTOR_FLOATS <= channels; c += VECTOR_FLOATS) input_vector(pixels, c, v + c, plane);
-    if (c == channels) return;
-    if (channels > VECTOR_FLOATS) { /* The last vector overlaps the one before. */
-        c = channels - VECTOR_FLOATS;
-        input_vector(pixels, c, v + c, plane);
-    } else {
-        float copies[WINOGRAD_POINTS][VECTOR_FLOATS];
-        const float *pointers[WINOGRAD_POINTS];
-        copy_rest(WINOGRAD_POINTS, (int)channels, pixels, 0, copies, pointers);
-        input_vector(pointers, 0, v, plane);
+void KERNEL(winograd_gradient)(int64_t tiles, int64_t channels, const float *pixels,
+                               int64_t row_step, int64_t pixel_step, float *m, int64_t m_step,
+                               int64_t plane) {
+    for (int64_t t = 0; t < tiles; t++) {
+        for (int64_t c = 0; c < channels; c += VECTOR_FLOATS) {
+            gradient_vector(pixels + c, row_step, pixel_step, m + c, plane);
+        }
+        pixels += 4 * pixel_step;
+        m += m_step;
+    }
+}
+
+/* A rest of channels narrower than a vector is computed beside the image. */
+static void output_rest(int64_t channels, const float *m, int64_t plane, const float *bias,
+                        float *pixels, int64_t row_step, int64_t pixel_step, int rows,
+                        int columns) {
+    float tile[WINOGRAD_OUTPUTS][VECTOR_FLOATS];
+    output_vector(m, plane, (vfloat){0}, tile[0], 4 * VECTOR_FLOATS, VECTOR_FLOATS, 4, 4);
+    for (int y = 0; y < rows; y++) {
+        for (int x = 0; x < columns; x++) {
+            float *to = pixels + y * row_step + x * pixel_step;
+            for (int64_t c = 0; c < channels; c++) to[c] = tile[y * 4 + x][c] + (bias ? bias[c] : 0);
+        }
     }
 }
 
 void KERNEL(winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
-                             float *const *pixels) {
+                             float *pixels, int64_t row_step, int64_t pixel_step, int rows,
+                             int columns) {
     int64_t c = 0;
     for (; c + VECTOR_FLOATS <= channels; c += VECTOR_FLOATS) {
-        output_vector(m + c, plane, bias ? vload(bias + c) : (vfloat){0}, pixels, c);
-    }
-    if (c == channels) return;
-    if (channels > VECTOR_FLOATS) {
-        c = channels - VECTOR_FLOATS;
-        output_vector(m + c, plane, bias ? vload(bias + c) : (vfloat){0}, pixels, c);
-    } else {
-        float copies[WINOGRAD_OUTPUTS][VECTOR_FLOATS];
-        float *pointers[WINOGRAD_OUTPUTS];
-        for (int p = 0; p < WINOGRAD_OUTPUTS; p++) pointers[p] = copies[p];
-        output_vector(m, plane, (vfloat){0}, pointers, 0);
-        for (int p = 0; p < WINOGRAD_OUTPUTS; p++) {
-            for (int64_t i = 0; i < channels; i++) {
-                pixels[p][i] = copies[p][i] + (bias ? bias[i] : 0);
-            }
+        vfloat b = bias ? vload(bias + c) : (vfloat){0};
+        if (rows == 4 && columns == 4) {
+            output_vector(m + c, plane, b, pixels + c, row_step, pixel_step, 4, 4);
+        } else {
+            output_vector(m + c, plane, b, pixels + c, row_step, pixel_step, rows, columns);
         }
     }
-}
-
-/* No overlap here: the rest of the last vector must be zero, it is read as part of a panel. */
-void KERNEL(winograd_gradient)(int64_t channels, const float *const *pixels, float *m,
-                               int64_t plane) {
-    int64_t c = 0;
-    for (; c + VECTOR_FLOATS <= channels; c += VECTOR_FLOATS) {
-        gradient_vector(pixels, c, m + c, plane);
+    if (c < channels) {
+        output_rest(channels - c, m + c, plane, bias ? bias + c : NULL, pixels + c, row_step,
+                    pixel_step, rows, columns);
     }
-    if (c == channels) return;
-    float copies[WINOGRAD_OUTPUTS][VECTOR_FLOATS];
-    const float *pointers[WINOGRAD_OUTPUTS];
-    copy_rest(WINOGRAD_OUTPUTS, (int)(channels - c), pixels, c, copies, pointers);
-    gradient_vector(pointers, 0, m + c, plane);
 }
 
 void KERNEL(winograd_weights)(int64_t rows, int64_t columns, const float *w, int64_t tap_step,

@@ -17,6 +17,7 @@ typedef struct bench_shape {
 } bench_shape;
 
 static const bench_shape shapes[] = {
+    {"small-16", 4, 32, 16, 16, 3, 1, 1},
     {"resnet20-stem", 128, 32, 3, 16, 3, 1, 1},    {"resnet20-16", 128, 32, 16, 16, 3, 1, 1},
     {"resnet20-down32", 128, 32, 16, 32, 3, 2, 1}, {"resnet20-32", 128, 16, 32, 32, 3, 1, 1},
     {"resnet20-down64", 128, 16, 32, 64, 3, 2, 1}, {"resnet20-64", 128, 8, 64, 64, 3, 1, 1},

@@ -1,0 +1,25 @@
+/* conv_strip.h: the images that a convolution reads, strip by strip. */
+#ifndef RESIN_OPS_CONV_STRIP_H
+#define RESIN_OPS_CONV_STRIP_H
+
+#include <stdint.h>
+
+/* An NHWC image as a pass of convolution reads it. */
+typedef struct conv_source {
+    const float *pixels;
+    int64_t height, width, channels;
+} conv_source;
+
+/* A rectangle of one image and some of its channels; it may reach beyond the image, where pixels
+ * are zero. */
+typedef struct conv_strip {
+    int64_t image, top, left, rows, columns;
+    int64_t channel, channels;
+    int64_t pixel_step; /* floats from one pixel of the copy to the next, at least `channels`: what
+                           lies between is zero */
+} conv_strip;
+
+/* Copies a strip: rows * columns * pixel_step floats. */
+void conv_copy_strip(const conv_source *source, const conv_strip *strip, float *to);
+
+#endif

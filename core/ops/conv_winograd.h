@@ -1,0 +1,76 @@
+/* conv_winograd.h: what the passes of Winograd's method share: the tiles of an image, and the
+ * transforms of parts of an image, of the weights and of the result.
+ *
+ * Names: v = B^T d B of tiles x input channels, u = G w G^T of input x output channels, m = tiles x
+ * output channels; each has 36 planes, one for each point of a transformed tile. Output channels go
+ * in panels as wide as the register block of the product. Tiles are counted along the rows of tiles
+ * of all images. A row of tiles is cut into bands of at most band_tiles; work is cut between bands,
+ * and a worker copies the pixels of some bands into a strip (conv_strip.h) before it transforms
+ * them. */
+#ifndef RESIN_OPS_CONV_WINOGRAD_H
+#define RESIN_OPS_CONV_WINOGRAD_H
+
+#include "core/ops/conv_call.h"
+#include "core/ops/conv_strip.h"
+
+enum {
+    WINOGRAD_SLICE_CHANNELS = 64, /* channels of a slice, at most */
+    WINOGRAD_LINE = 16            /* floats of a cache line: planes start on different ones */
+};
+
+typedef struct winograd {
+    const conv_kernels *kernels;
+    conv_source source;          /* the image whose v is made; in_c channels */
+    conv_source gradient;        /* backward-weights: dy */
+    float *result;               /* an image of tiled_h x tiled_w x out_c, or dweights */
+    const float *weights, *bias;
+    bool rotated;                /* the weights of backward-data */
+    int64_t in_c, out_c, pad_top, pad_left;
+    int64_t tiled_h, tiled_w, tiles_h, tiles_w, tiles; /* the image that is cut into tiles */
+    int64_t panels;
+
+    int64_t cuts, band_tiles, bands;
+    int64_t strip_bands;            /* bands of one strip, at most */
+    int64_t slices, slice_width;    /* slices of input channels, and the row of v */
+    int64_t block_tiles, blocks;    /* blocks of bands: tiles at most, and how many */
+    int64_t chunks;
+    int64_t first_band, some_bands; /* what backward-weights has under way */
+    bool last;
+
+    float *u, *v, *m, *strips;
+    int64_t u_size, v_size, m_size, strip_size; /* floats of one worker's (slice's, panel's) part */
+} winograd;
+
+/* Geometry of panels. */
+int64_t winograd_panel_first(const winograd *w, int64_t panel);
+/* The columns a panel takes in scratch: whole vectors. */
+int64_t winograd_panel_width(const winograd *w, int64_t panel);
+/* The first tile of a band; that of `bands` is the number of tiles. */
+int64_t winograd_band_tile(const winograd *w, int64_t band);
+
+/* Cuts the rows of tiles into bands, and the bands into blocks of about so many tiles. */
+void winograd_cut(winograd *w, int64_t tiles);
+/* Cuts the input channels into slices; 1 slice with `whole`. */
+void winograd_slice(winograd *w, bool whole);
+/* Strips for all workers; after winograd_cut and winograd_slice. */
+resin_status winograd_reserve_strips(resin_context *context, winograd *w);
+
+/* v of bands [first, last), channels [channel, channel + channels), a row for each tile. */
+void winograd_transform_source(const winograd *w, int64_t first, int64_t last, int64_t channel,
+                               int64_t channels, float *v, int64_t row, int64_t plane, int worker);
+/* m = A dy A^T of bands [first, last) and one panel. */
+void winograd_transform_gradient(const winograd *w, int64_t first, int64_t last, int64_t panel,
+                                 float *m, int64_t row, int64_t plane, int worker);
+/* The outputs of bands [first, last) and one panel from their m. */
+void winograd_transform_result(const winograd *w, int64_t first, int64_t last, int64_t panel,
+                               const float *m, int64_t row, int64_t plane);
+/* u of one panel and `channels` input channels from `channel` on. */
+void winograd_transform_weights(const winograd *w, int64_t panel, int64_t channel,
+                                int64_t channels, float *u, int64_t plane);
+/* dweights of one panel and some input channels from their du. */
+void winograd_weights_result(const winograd *w, int64_t panel, int64_t channel, int64_t channels,
+                             const float *du, int64_t plane);
+
+resin_status winograd_run_weights(resin_context *context, winograd *w);
+
+#endif

@@ -1,0 +1,153 @@
+/* conv_winograd_tiles.c: tiles, bands and strips of Winograd's method, and its transforms of parts
+ * of images and weights (conv_winograd.h). */
+#include "core/base/threads.h"
+#include "core/ops/conv_winograd.h"
+
+enum { STRIP_FLOATS = 40 << 10 }; /* of a strip, where one band allows: it stays in the cache */
+
+/* ---- Geometry -------------------------------------------------------------------------------- */
+
+int64_t winograd_panel_first(const winograd *w, int64_t panel) {
+    return panel * w->kernels->block_columns;
+}
+
+static int64_t panel_columns(const winograd *w, int64_t panel) {
+    return conv_min(w->out_c - winograd_panel_first(w, panel), w->kernels->block_columns);
+}
+
+int64_t winograd_panel_width(const winograd *w, int64_t panel) {
+    return conv_round_up(panel_columns(w, panel), w->kernels->vector);
+}
+
+int64_t winograd_band_tile(const winograd *w, int64_t band) {
+    return band / w->cuts * w->tiles_w + band % w->cuts * w->band_tiles;
+}
+
+void winograd_cut(winograd *w, int64_t tiles) {
+    w->cuts = conv_divide_up(w->tiles_w, conv_max(tiles, 1));
+    w->band_tiles = conv_divide_up(w->tiles_w, w->cuts);
+    w->cuts = conv_divide_up(w->tiles_w, w->band_tiles);
+    w->bands = w->tiles / w->tiles_w * w->cuts;
+    int64_t bands = conv_max((tiles + w->band_tiles / 2) / w->band_tiles, 1);
+    w->blocks = conv_divide_up(w->bands, bands);
+    w->block_tiles = conv_divide_up(w->bands, w->blocks) * w->band_tiles;
+}
+
+void winograd_slice(winograd *w, bool whole) {
+    w->slices = whole ? 1 : conv_divide_up(w->in_c, WINOGRAD_SLICE_CHANNELS);
+    w->slice_width = conv_round_up(conv_divide_up(w->in_c, w->slices), w->kernels->vector);
+}
+
+resin_status winograd_reserve_strips(resin_context *context, winograd *w) {
+    int64_t channels = conv_max(w->slice_width, w->kernels->block_columns);
+    int64_t line = (4 * w->band_tiles + 2) * channels;
+    w->strip_bands = w->cuts > 1 ? 1 : conv_max((STRIP_FLOATS / line - 2) / 4, 1);
+    w->strip_bands = conv_min(w->strip_bands, w->tiles_h);
+    w->strip_size = (4 * w->strip_bands + 2) * line;
+    return conv_reserve(context, resin_workers(context), w->strip_size, &w->strips);
+}
+
+/* Some bands, one below the other, that a strip holds at once. */
+typedef struct band_run {
+    int64_t bands, tiles; /* tiles of each */
+    int64_t image, top, left;
+} band_run;
+
+static band_run run_of_bands(const winograd *w, int64_t band, int64_t last) {
+    int64_t row = band / w->cuts, cut = band % w->cuts, tile_row = row % w->tiles_h;
+    band_run run = {.image = row / w->tiles_h, .top = 4 * tile_row,
+                    .left = 4 * cut * w->band_tiles,
+                    .tiles = conv_min(w->band_tiles, w->tiles_w - cut * w->band_tiles)};
+    run.bands = w->cuts > 1 ? 1 : conv_min(conv_min(last - band, w->tiles_h - tile_row),
+                                           w->strip_bands);
+    return run;
+}
+
+/* ---- Transforms ------------------------------------------------------------------------------ */
+
+void winograd_transform_source(const winograd *w, int64_t first, int64_t last, int64_t channel,
+                               int64_t channels, float *v, int64_t row, int64_t plane,
+                               int worker) {
+    float *pixels = w->strips + worker * w->strip_size;
+    conv_strip strip = {.channel = channel, .channels = channels,
+                        .pixel_step = conv_round_up(channels, w->kernels->vector)};
+    for (int64_t band = first; band < last;) {
+        band_run run = run_of_bands(w, band, last);
+        strip.image = run.image;
+        strip.top = run.top - w->pad_top;
+        strip.left = run.left - w->pad_left;
+        strip.rows = 4 * run.bands + 2;
+        strip.columns = 4 * run.tiles + 2;
+        int64_t line = strip.columns * strip.pixel_step;
+        conv_copy_strip(&w->source, &strip, pixels);
+        for (int64_t i = 0; i < run.bands; i++) {
+            w->kernels->winograd_input(run.tiles, strip.pixel_step, pixels + 4 * i * line, line,
+                                       strip.pixel_step, v, row, plane);
+            v += run.tiles * row;
+        }
+        band += run.bands;
+    }
+}
+
+void winograd_transform_gradient(const winograd *w, int64_t first, int64_t last, int64_t panel,
+                                 float *m, int64_t row, int64_t plane, int worker) {
+    float *pixels = w->strips + worker * w->strip_size;
+    conv_strip strip = {.channel = winograd_panel_first(w, panel),
+                        .channels = panel_columns(w, panel),
+                        .pixel_step = winograd_panel_width(w, panel)};
+    for (int64_t band = first; band < last;) {
+        band_run run = run_of_bands(w, band, last);
+        strip.image = run.image;
+        strip.top = run.top;
+        strip.left = run.left;
+        strip.rows = 4 * run.bands;
+        strip.columns = 4 * run.tiles;
+        int64_t line = strip.columns * strip.pixel_step;
+        conv_copy_strip(&w->gradient, &strip, pixels);
+        for (int64_t i = 0; i < run.bands; i++) {
+            w->kernels->winograd_gradient(run.tiles, strip.pixel_step, pixels + 4 * i * line, line,
+                                          strip.pixel_step, m, row, plane);
+            m += run.tiles * row;
+        }
+        band += run.bands;
+    }
+}
+
+void winograd_transform_result(const winograd *w, int64_t first, int64_t last, int64_t panel,
+                               const float *m, int64_t row, int64_t plane) {
+    int64_t channel = winograd_panel_first(w, panel), columns = panel_columns(w, panel);
+    int64_t line = w->tiled_w * w->out_c;
+    const float *bias = w->bias ? w->bias + channel : NULL;
+    for (int64_t band = first; band < last; band++) {
+        band_run run = run_of_bands(w, band, band + 1);
+        int inside = (int)conv_min(w->tiled_h - run.top, 4);
+        float *to = w->result + (run.image * w->tiled_h + run.top) * line + run.left * w->out_c +
+                    channel;
+        for (int64_t t = 0; t < run.tiles; t++) {
+            w->kernels->winograd_output(columns, m, plane, bias, to, line, w->out_c, inside,
+                                        (int)conv_min(w->tiled_w - run.left - 4 * t, 4));
+            m += row;
+            to += 4 * w->out_c;
+        }
+    }
+}
+
+/* ---- Weights --------------------------------------------------------------------------------- */
+
+void winograd_transform_weights(const winograd *w, int64_t panel, int64_t channel,
+                                int64_t channels, float *u, int64_t plane) {
+    int64_t first = winograd_panel_first(w, panel), tap_step = w->in_c * w->out_c;
+    int64_t row_step = w->rotated ? w->in_c : w->out_c;
+    const float *corner = w->rotated ? w->weights + first * row_step + channel
+                                     : w->weights + channel * row_step + first;
+    w->kernels->winograd_weights(channels, panel_columns(w, panel), corner, tap_step, row_step,
+                                 w->rotated, u, plane, winograd_panel_width(w, panel));
+}
+
+void winograd_weights_result(const winograd *w, int64_t panel, int64_t channel, int64_t channels,
+                             const float *du, int64_t plane) {
+    w->kernels->winograd_weights_gradient(
+        channels, panel_columns(w, panel), du, plane, winograd_panel_width(w, panel),
+        w->result + channel * w->out_c + winograd_panel_first(w, panel), w->in_c * w->out_c,
+        w->out_c);
+}
