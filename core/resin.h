@@ -145,7 +145,8 @@ RESIN_API const int64_t *resin_tensor_shape(const resin_tensor *tensor);
 RESIN_API const int64_t *resin_tensor_strides(const resin_tensor *tensor); /* in elements */
 RESIN_API int64_t resin_tensor_count(const resin_tensor *tensor);          /* elements */
 RESIN_API bool resin_tensor_contiguous(const resin_tensor *tensor);
-/* The first element. Writing through it is the caller's affair: call resin_tensor_touch after. */
+/* The first element. Writing through it is the caller's affair: call resin_tensor_touch after.
+ * NULL if the elements of a deferred result could not be computed for want of memory. */
 RESIN_API void *resin_tensor_data(const resin_tensor *tensor);
 /* Says that the data were changed in place, so that backward can refuse stale saved tensors. */
 RESIN_API void resin_tensor_touch(resin_tensor *tensor);

@@ -3,9 +3,9 @@
 --     lua5.4 scripts/ops.lua [NAME ...]
 --
 -- In a signature, tensors come before the semicolon and attributes behind it with their kind and
--- default; `?` marks a tensor that may be left out, `*` takes a list of tensors. resin.elu(x,
--- {alpha = 0.5}), resin.elu(x, 0.5) and x:elu(0.5) are the same. Ops without a star at their name
--- have a gradient.
+-- default; `?` marks a tensor that may be left out, `*` takes a list of tensors, `~` may be deferred
+-- (conv_bn_act). resin.elu(x, {alpha = 0.5}), resin.elu(x, 0.5) and x:elu(0.5) are the same. Ops
+-- without a star at their name have a gradient.
 dofile((arg[0]:match("^(.*)/") or ".") .. "/path.lua")
 local resin = require "resin"
 local options = require "resin.options"

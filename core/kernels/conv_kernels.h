@@ -38,6 +38,10 @@ typedef struct conv_kernels {
     void (*pack)(int64_t rows, int64_t columns, const float *from, int64_t from_step,
                  bool transposed, float *to, int64_t width);
 
+    /* to = relu(x * scale + shift) for pixels of some channels, with zeros up to to_step. */
+    void (*normalize)(int64_t pixels, int64_t channels, const float *x, int64_t x_step,
+                      const float *scale, const float *shift, float *to, int64_t to_step);
+
     /* sums[j] = or += sum over rows of a[i * a_step + j]. */
     void (*column_sums)(int64_t rows, int64_t columns, const float *a, int64_t a_step, float *sums,
                         bool accumulate);

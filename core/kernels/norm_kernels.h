@@ -18,6 +18,13 @@ static inline int64_t norm_block_rows(int64_t channels) {
     return rows < 32 ? 32 : rows;
 }
 
+/* What the activation lets through on the way back: everything (NORM_LINEAR), or what was not <= 0
+ * on the way forward (NORM_RELU): the output y, or, where y is NULL, x * scale + shift. */
+typedef struct norm_gate {
+    norm_activation activation;
+    const void *y, *scale, *shift;
+} norm_gate;
+
 typedef struct norm_loops {
     /* Mean and sum of squared deviations (M2) of each channel over a block of rows. The mean is
      * center + rest: in one number it would lose what deviations far smaller than it need. */
@@ -32,17 +39,16 @@ typedef struct norm_loops {
     /* y = activation(x * scale + shift + shortcut); shortcut may be NULL, y may be x. */
     void (*apply)(int64_t rows, int64_t channels, const void *x, const void *scale,
                   const void *shift, const void *shortcut, norm_activation activation, void *y);
-    /* Over a block of rows: with g = dy where not y <= 0 (NORM_RELU) or dy: sum_g = sum of g,
-     * sum_gx = sum of g * (x - mean). */
+    /* Over a block of rows, with g = dy behind the gate: sum_g = sum of g, sum_gx = sum of
+     * g * (x - mean). */
     void (*gradient_sums)(int64_t rows, int64_t channels, const void *x, const void *mean,
-                          const void *y, const void *dy, norm_activation activation, void *sum_g,
-                          void *sum_gx);
+                          const norm_gate *gate, const void *dy, void *sum_g, void *sum_gx);
     /* total += block. */
     void (*add_sums)(int64_t channels, const void *block, double *total);
     /* dx = a * g + b * (x - mean) + c by channel, dshortcut = g; either may be NULL. */
     void (*gradient)(int64_t rows, int64_t channels, const void *x, const void *mean,
-                     const void *y, const void *dy, const void *a, const void *b, const void *c,
-                     norm_activation activation, void *dx, void *dshortcut);
+                     const norm_gate *gate, const void *dy, const void *a, const void *b,
+                     const void *c, void *dx, void *dshortcut);
     /* sum = sum of x over a block of rows. */
     void (*channel_sums)(int64_t rows, int64_t channels, const void *x, void *sum);
 } norm_loops;

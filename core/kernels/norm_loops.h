@@ -139,68 +139,108 @@ static void REAL_NAME(apply)(int64_t rows, int64_t channels, const void *x, cons
         REAL_NAME(apply_rows)(rows, channels, x, scale, shift, NULL, false, y);
 }
 
-/* ---- Backward ------------------------------------------------------------------------------- */
+/* ---- Backward -------------------------------------------------------------------------------
 
-/* The gradient before the activation. */
-ALWAYS_INLINE vreal REAL_NAME(gated)(const real *dy, const real *y, bool relu) {
-    vreal g = REAL_NAME(real_load)(dy);
-    return relu ? REAL_NAME(real_select)(REAL_NAME(real_load)(y) <= (vreal){0}, g, (vreal){0}) : g;
+ * Loops are compiled for each kind of gate: open, by the output, by the input. */
+#ifndef RESIN_KERNELS_NORM_GATES
+#define RESIN_KERNELS_NORM_GATES
+enum { GATE_OPEN, GATE_BY_OUTPUT, GATE_BY_INPUT };
+
+static int gate_kind(const norm_gate *gate) {
+    if (gate->activation == NORM_LINEAR) return GATE_OPEN;
+    return gate->y ? GATE_BY_OUTPUT : GATE_BY_INPUT;
+}
+#endif
+
+/* The gradient before the activation; `output` is y, or what x makes of it. */
+ALWAYS_INLINE vreal REAL_NAME(gated)(vreal dy, vreal output, const int kind) {
+    return kind == GATE_OPEN ? dy
+                             : REAL_NAME(real_select)(output <= (vreal){0}, dy, (vreal){0});
 }
 
-ALWAYS_INLINE void REAL_NAME(sums_column)(int64_t rows, int64_t channels, const real *x,
-                                          const real *mean, const real *y, const real *dy,
-                                          bool relu, real *sum_g, real *sum_gx, int width,
-                                          int lanes) {
-    vreal sum[4] = {{0}}, product[4] = {{0}}, center[4] = {{0}};
+ALWAYS_INLINE vreal REAL_NAME(output_vector)(vreal x, const real *y, vreal scale, vreal shift,
+                                             const int kind) {
+    if (kind == GATE_BY_OUTPUT) return REAL_NAME(real_load)(y);
+    return x * scale + shift; /* not used where the gate is open */
+}
+
+ALWAYS_INLINE real REAL_NAME(gated_one)(real dy, real x, const norm_gate *gate, int64_t at,
+                                        int64_t channel, const int kind) {
+    if (kind == GATE_OPEN) return dy;
+    real output = kind == GATE_BY_OUTPUT
+                      ? ((const real *)gate->y)[at]
+                      : x * ((const real *)gate->scale)[channel] +
+                            ((const real *)gate->shift)[channel];
+    return output <= 0 ? 0 : dy;
+}
+
+/* `column` is the first channel. */
+ALWAYS_INLINE void REAL_NAME(sums_column)(int64_t rows, int64_t channels, int64_t column,
+                                          const real *x, const real *mean, const norm_gate *gate,
+                                          const real *dy, real *sum_g, real *sum_gx,
+                                          const int kind, const int width, const int lanes) {
+    vreal sum[4] = {{0}}, product[4] = {{0}}, center[4] = {{0}}, scale[4] = {{0}},
+          shift[4] = {{0}};
+    const real *y = kind == GATE_BY_OUTPUT ? gate->y : dy;
     int64_t paired = rows - rows % lanes;
-    for (int i = 0; i < width; i++) center[i] = REAL_NAME(real_load)(mean + i * VECTOR_REALS);
+    for (int i = 0; i < width; i++) {
+        int64_t channel = column + i * VECTOR_REALS;
+        center[i] = REAL_NAME(real_load)(mean + channel);
+        if (kind != GATE_BY_INPUT) continue;
+        scale[i] = REAL_NAME(real_load)((const real *)gate->scale + channel);
+        shift[i] = REAL_NAME(real_load)((const real *)gate->shift + channel);
+    }
     for (int64_t r = 0; r < paired; r += lanes)
         for (int i = 0; i < 4; i++) {
-            int64_t at = (r + i / width) * channels + i % width * VECTOR_REALS;
-            vreal g = REAL_NAME(gated)(dy + at, y + at, relu);
+            int64_t at = (r + i / width) * channels + column + i % width * VECTOR_REALS;
+            vreal v = REAL_NAME(real_load)(x + at);
+            vreal g = REAL_NAME(gated)(
+                REAL_NAME(real_load)(dy + at),
+                REAL_NAME(output_vector)(v, y + at, scale[i % width], shift[i % width], kind),
+                kind);
             sum[i] += g;
-            product[i] += g * (REAL_NAME(real_load)(x + at) - center[i % width]);
+            product[i] += g * (v - center[i % width]);
         }
     for (int64_t r = paired; r < rows; r++)
         for (int i = 0; i < width; i++) {
-            int64_t at = r * channels + i * VECTOR_REALS;
-            vreal g = REAL_NAME(gated)(dy + at, y + at, relu);
+            int64_t at = r * channels + column + i * VECTOR_REALS;
+            vreal v = REAL_NAME(real_load)(x + at);
+            vreal g = REAL_NAME(gated)(
+                REAL_NAME(real_load)(dy + at),
+                REAL_NAME(output_vector)(v, y + at, scale[i], shift[i], kind), kind);
             sum[i] += g;
-            product[i] += g * (REAL_NAME(real_load)(x + at) - center[i]);
+            product[i] += g * (v - center[i]);
         }
     for (int i = width; i < 4; i++) {
         sum[i % width] += sum[i];
         product[i % width] += product[i];
     }
     for (int i = 0; i < width; i++) {
-        REAL_NAME(real_store)(sum_g + i * VECTOR_REALS, sum[i]);
-        REAL_NAME(real_store)(sum_gx + i * VECTOR_REALS, product[i]);
+        REAL_NAME(real_store)(sum_g + column + i * VECTOR_REALS, sum[i]);
+        REAL_NAME(real_store)(sum_gx + column + i * VECTOR_REALS, product[i]);
     }
 }
 
 ALWAYS_INLINE void REAL_NAME(sums)(int64_t rows, int64_t channels, const real *x,
-                                   const real *mean, const real *y, const real *dy, bool relu,
-                                   real *sum_g, real *sum_gx) {
+                                   const real *mean, const norm_gate *gate, const real *dy,
+                                   real *sum_g, real *sum_gx, const int kind) {
     int64_t c = 0;
     for (; c + 4 * VECTOR_REALS <= channels; c += 4 * VECTOR_REALS)
-        REAL_NAME(sums_column)(rows, channels, x + c, mean + c, y + c, dy + c, relu, sum_g + c,
-                               sum_gx + c, 4, 1);
+        REAL_NAME(sums_column)(rows, channels, c, x, mean, gate, dy, sum_g, sum_gx, kind, 4, 1);
     if (c + 2 * VECTOR_REALS <= channels) {
-        REAL_NAME(sums_column)(rows, channels, x + c, mean + c, y + c, dy + c, relu, sum_g + c,
-                               sum_gx + c, 2, 2);
+        REAL_NAME(sums_column)(rows, channels, c, x, mean, gate, dy, sum_g, sum_gx, kind, 2, 2);
         c += 2 * VECTOR_REALS;
     }
     while (channels >= VECTOR_REALS && c < channels) {
         if (c + VECTOR_REALS > channels) c = channels - VECTOR_REALS;
-        REAL_NAME(sums_column)(rows, channels, x + c, mean + c, y + c, dy + c, relu, sum_g + c,
-                               sum_gx + c, 1, 4);
+        REAL_NAME(sums_column)(rows, channels, c, x, mean, gate, dy, sum_g, sum_gx, kind, 1, 4);
         c += VECTOR_REALS;
     }
     for (; c < channels; c++) {
         sum_g[c] = sum_gx[c] = 0;
         for (int64_t r = 0; r < rows; r++) {
             int64_t at = r * channels + c;
-            real g = relu && y[at] <= 0 ? 0 : dy[at];
+            real g = REAL_NAME(gated_one)(dy[at], x[at], gate, at, c, kind);
             sum_g[c] += g;
             sum_gx[c] += g * (x[at] - mean[c]);
         }
@@ -208,12 +248,18 @@ ALWAYS_INLINE void REAL_NAME(sums)(int64_t rows, int64_t channels, const real *x
 }
 
 static void REAL_NAME(gradient_sums)(int64_t rows, int64_t channels, const void *x,
-                                     const void *mean, const void *y, const void *dy,
-                                     norm_activation activation, void *sum_g, void *sum_gx) {
-    if (activation == NORM_RELU)
-        REAL_NAME(sums)(rows, channels, x, mean, y, dy, true, sum_g, sum_gx);
-    else /* y is not read; dy stands in for it, so that pointers stay inside an array */
-        REAL_NAME(sums)(rows, channels, x, mean, dy, dy, false, sum_g, sum_gx);
+                                     const void *mean, const norm_gate *gate, const void *dy,
+                                     void *sum_g, void *sum_gx) {
+    switch (gate_kind(gate)) {
+    case GATE_OPEN:
+        REAL_NAME(sums)(rows, channels, x, mean, gate, dy, sum_g, sum_gx, GATE_OPEN);
+        break;
+    case GATE_BY_OUTPUT:
+        REAL_NAME(sums)(rows, channels, x, mean, gate, dy, sum_g, sum_gx, GATE_BY_OUTPUT);
+        break;
+    default:
+        REAL_NAME(sums)(rows, channels, x, mean, gate, dy, sum_g, sum_gx, GATE_BY_INPUT);
+    }
 }
 
 static void REAL_NAME(add_sums)(int64_t channels, const void *block_, double *total) {
@@ -223,23 +269,32 @@ static void REAL_NAME(add_sums)(int64_t channels, const void *block_, double *to
 }
 
 ALWAYS_INLINE void REAL_NAME(gradient_rows)(int64_t rows, int64_t channels, const real *x,
-                                            const real *mean, const real *y, const real *dy,
-                                            const real *a, const real *b, const real *c, bool relu,
-                                            real *dx, real *dshortcut) {
+                                            const real *mean, const norm_gate *gate,
+                                            const real *dy, const real *a, const real *b,
+                                            const real *c, real *dx, real *dshortcut,
+                                            const int kind) {
+    const real *y = kind == GATE_BY_OUTPUT ? gate->y : dy;
+    const real *scale = kind == GATE_BY_INPUT ? gate->scale : a, *shift = gate->shift;
+    if (kind != GATE_BY_INPUT) shift = a; /* read, not used */
     int64_t vectors = channels - channels % VECTOR_REALS;
     for (int64_t r = 0; r < rows; r++) {
         int64_t row = r * channels;
         for (int64_t k = 0; k < vectors; k += VECTOR_REALS) {
-            vreal g = REAL_NAME(gated)(dy + row + k, y + row + k, relu);
+            vreal v = REAL_NAME(real_load)(x + row + k);
+            vreal g = REAL_NAME(gated)(
+                REAL_NAME(real_load)(dy + row + k),
+                REAL_NAME(output_vector)(v, y + row + k, REAL_NAME(real_load)(scale + k),
+                                         REAL_NAME(real_load)(shift + k), kind),
+                kind);
             if (dshortcut) REAL_NAME(real_store)(dshortcut + row + k, g);
             if (!dx) continue;
-            vreal d = REAL_NAME(real_load)(x + row + k) - REAL_NAME(real_load)(mean + k);
+            vreal d = v - REAL_NAME(real_load)(mean + k);
             REAL_NAME(real_store)(dx + row + k, REAL_NAME(real_load)(a + k) * g +
                                                     REAL_NAME(real_load)(b + k) * d +
                                                     REAL_NAME(real_load)(c + k));
         }
         for (int64_t k = vectors; k < channels; k++) {
-            real g = relu && y[row + k] <= 0 ? 0 : dy[row + k];
+            real g = REAL_NAME(gated_one)(dy[row + k], x[row + k], gate, row + k, k, kind);
             if (dshortcut) dshortcut[row + k] = g;
             if (dx) dx[row + k] = a[k] * g + b[k] * (x[row + k] - mean[k]) + c[k];
         }
@@ -247,17 +302,21 @@ ALWAYS_INLINE void REAL_NAME(gradient_rows)(int64_t rows, int64_t channels, cons
 }
 
 static void REAL_NAME(gradient)(int64_t rows, int64_t channels, const void *x, const void *mean,
-                                const void *y, const void *dy, const void *a, const void *b,
-                                const void *c, norm_activation activation, void *dx,
-                                void *dshortcut) {
-    if (activation == NORM_RELU && dx && dshortcut)
-        REAL_NAME(gradient_rows)(rows, channels, x, mean, y, dy, a, b, c, true, dx, dshortcut);
-    else if (activation == NORM_RELU && dx)
-        REAL_NAME(gradient_rows)(rows, channels, x, mean, y, dy, a, b, c, true, dx, NULL);
-    else if (activation == NORM_RELU)
-        REAL_NAME(gradient_rows)(rows, channels, x, mean, y, dy, a, b, c, true, NULL, dshortcut);
-    else
-        REAL_NAME(gradient_rows)(rows, channels, x, mean, dy, dy, a, b, c, false, dx, dshortcut);
+                                const norm_gate *gate, const void *dy, const void *a,
+                                const void *b, const void *c, void *dx, void *dshortcut) {
+    switch (gate_kind(gate)) {
+    case GATE_OPEN:
+        REAL_NAME(gradient_rows)(rows, channels, x, mean, gate, dy, a, b, c, dx, dshortcut,
+                                 GATE_OPEN);
+        break;
+    case GATE_BY_OUTPUT:
+        REAL_NAME(gradient_rows)(rows, channels, x, mean, gate, dy, a, b, c, dx, dshortcut,
+                                 GATE_BY_OUTPUT);
+        break;
+    default:
+        REAL_NAME(gradient_rows)(rows, channels, x, mean, gate, dy, a, b, c, dx, dshortcut,
+                                 GATE_BY_INPUT);
+    }
 }
 
 static void REAL_NAME(channel_sums)(int64_t rows, int64_t channels, const void *x_, void *sum_) {

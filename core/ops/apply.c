@@ -77,13 +77,16 @@ resin_status resin_apply(resin_context *context, const char *op, resin_tensor *c
         call.in = block;
         call.wants_grad = (bool *)(call.in + slots);
     }
+    resin_status status = RESIN_OK;
     for (int i = 0; i < slots; i++) {
         call.in[i] = i < count ? inputs[i] : NULL;
+        if (status == RESIN_OK && call.in[i] && (call.signature->variadic || !call.signature->deferred[i]))
+            status = tensor_compute(call.in[i]);
         bool wants = call.in[i] && tensor_is_float(call.in[i]) && resin_requires_grad(call.in[i]);
         call.wants_grad[i] = wants && context->recording;
         call.recording |= call.wants_grad[i] && call.op->backward;
     }
-    resin_status status = run_forward(&call);
+    if (status == RESIN_OK) status = run_forward(&call);
     resin_deallocate(context, block);
     *out = call.out;
     return status;

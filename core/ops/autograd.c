@@ -157,6 +157,7 @@ resin_status resin_set_grad(resin_tensor *tensor, resin_tensor *grad) {
                           resin_dtype_name(grad->dtype),
                           shape_format(grad->rank, grad->shape, b));
     }
+    if (grad) RESIN_TRY(tensor_compute(grad));
     if (grad) resin_retain(grad);
     resin_release(tensor->grad);
     tensor->grad = grad;
@@ -370,6 +371,7 @@ static resin_status first_grad(resin_tensor *tensor, resin_tensor *grad, resin_t
                           shape_format(tensor->rank, tensor->shape, a),
                           resin_dtype_name(grad->dtype),
                           shape_format(grad->rank, grad->shape, b));
+    RESIN_TRY(tensor_compute(grad));
     *out = resin_retain(grad);
     return RESIN_OK;
 }

@@ -13,12 +13,14 @@
 #include "core/base/threads.h"
 #include "core/kernels/kernels.h"
 #include "core/ops/families.h"
+#include "core/ops/normalized.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
 enum { GAMMA, BETA, MEAN, VARIANCE, SHORTCUT, INPUT_COUNT };
+enum { STATISTICS = 4 };
 
 /* ---- Reading a call -------------------------------------------------------------------------- */
 
@@ -123,6 +125,7 @@ typedef struct norm_pass {
     const char *x, *y, *dy, *shortcut; /* NULL where there is none */
     char *out, *dshortcut;
     const void *mean, *a, *b, *c; /* by channel, of the element type */
+    const void *scale, *shift;
     double *sums;                 /* by piece: two rows of channels, behind them one of zeros */
     char *scratch;                /* by worker: three rows of channels, of the element type */
     int64_t pieces;
@@ -208,12 +211,13 @@ static void update_running(const batch_norm *norm, const double *mean, const dou
     resin_tensor_touch(running_variance);
 }
 
-/* statistics: float64 (3, channels): mean, 1 / deviation, gamma. */
+/* statistics: float64 (STATISTICS, channels): mean, 1 / deviation, gamma, beta. */
 static resin_status batch_norm_statistics(const batch_norm *norm, const resin_tensor *x,
                                           resin_tensor *statistics) {
     double *mean = tensor_data(statistics), *inverse = mean + norm->channels;
-    double *scale = inverse + norm->channels, epsilon = op_number(norm->call, "epsilon");
-    const resin_tensor *gamma = input(norm, GAMMA);
+    double *scale = inverse + norm->channels, *shift = scale + norm->channels;
+    double epsilon = op_number(norm->call, "epsilon");
+    const resin_tensor *gamma = input(norm, GAMMA), *beta = input(norm, BETA);
     if (norm->training) {
         norm_pass pass = {.norm = norm, .x = tensor_data(x)};
         void *block;
@@ -235,6 +239,7 @@ static resin_status batch_norm_statistics(const batch_norm *norm, const resin_te
     for (int64_t c = 0; c < norm->channels; c++) {
         inverse[c] = 1 / sqrt(inverse[c] + epsilon);
         scale[c] = gamma ? vector_get(gamma, c) : 1;
+        shift[c] = beta ? vector_get(beta, c) : 0;
     }
     return RESIN_OK;
 }
@@ -252,58 +257,77 @@ static void apply_piece(void *argument, int64_t piece, int worker) {
                        row_to(norm, pass->out, first));
 }
 
-/* y = activation(x scale + shift + shortcut) with scale = gamma / deviation. */
-static resin_status normalize(const batch_norm *norm, const resin_tensor *statistics,
-                              const resin_tensor *x, const resin_tensor *shortcut,
-                              resin_tensor *y) {
+/* activation(x scale + shift + shortcut) is the output; of the element type. */
+static void scale_and_shift(const batch_norm *norm, const resin_tensor *statistics, void *scale,
+                            void *shift) {
     const double *mean = tensor_data(statistics), *inverse = mean + norm->channels;
-    const double *gamma = inverse + norm->channels;
-    const resin_tensor *beta = input(norm, BETA);
-    size_t row = (size_t)norm->channels * sizeof(double);
-    void *block;
-    RESIN_TRY(resin_allocate(norm->call->context, 2 * row, &block));
-    char *scale = block, *shift = scale + row;
+    const double *gamma = inverse + norm->channels, *beta = gamma + norm->channels;
     for (int64_t c = 0; c < norm->channels; c++) {
         double factor = gamma[c] * inverse[c];
         real_set(norm, scale, c, factor);
-        real_set(norm, shift, c, (beta ? vector_get(beta, c) : 0) - mean[c] * factor);
+        real_set(norm, shift, c, beta[c] - mean[c] * factor);
     }
+}
+
+static void normalize(const batch_norm *norm, const void *scale, const void *shift,
+                      const resin_tensor *x, const resin_tensor *shortcut, resin_tensor *y) {
     norm_pass pass = {.norm = norm, .x = tensor_data(x), .out = tensor_data(y), .a = scale,
                       .b = shift, .shortcut = shortcut ? tensor_data(shortcut) : NULL,
                       .pieces = piece_count(norm)};
     resin_parallel(norm->call->context, pass.pieces, apply_piece, &pass);
-    resin_deallocate(norm->call->context, block);
+}
+
+static resin_status make_output(const batch_norm *norm, const resin_tensor *statistics,
+                                resin_tensor *x, norm_output output, char *scale, char *shift) {
+    op_call *call = norm->call;
+    scale_and_shift(norm, statistics, scale, shift);
+    if (output == NORM_DEFERRED && norm->activation == NORM_RELU && !input(norm, SHORTCUT) &&
+        norm->dtype == RESIN_FLOAT32)
+        return normalized_new(x, (const float *)scale, (const float *)shift, &call->out);
+    if (output == NORM_IN_PLACE) call->out = resin_retain(x);
+    else RESIN_TRY(tensor_new_like(x, &call->out));
+    resin_tensor *shortcut = NULL;
+    if (input(norm, SHORTCUT)) RESIN_TRY(tensor_contiguous(input(norm, SHORTCUT), &shortcut));
+    normalize(norm, scale, shift, x, shortcut, call->out);
+    resin_release(shortcut);
     return RESIN_OK;
 }
 
-static resin_status compute(const batch_norm *norm, resin_tensor *x, resin_tensor *statistics,
-                            resin_tensor *y) {
-    resin_tensor *shortcut = NULL;
-    if (input(norm, SHORTCUT)) RESIN_TRY(tensor_contiguous(input(norm, SHORTCUT), &shortcut));
-    resin_status status = batch_norm_statistics(norm, x, statistics);
-    if (status == RESIN_OK) status = normalize(norm, statistics, x, shortcut, y);
-    resin_release(shortcut);
+static resin_status compute(const batch_norm *norm, resin_tensor *x, norm_output output,
+                            resin_tensor *statistics) {
+    size_t row = (size_t)norm->channels * sizeof(double);
+    void *block;
+    RESIN_TRY(batch_norm_statistics(norm, x, statistics));
+    RESIN_TRY(resin_allocate(norm->call->context, 2 * row, &block));
+    resin_status status =
+        make_output(norm, statistics, x, output, block, (char *)block + row);
+    resin_deallocate(norm->call->context, block);
     return status;
 }
 
-resin_status batch_norm_run(const batch_norm *norm, resin_tensor *x, bool in_place) {
+/* Without a shortcut backward finds what relu let through from x, else from the output. */
+resin_status batch_norm_run(const batch_norm *norm, resin_tensor *x, norm_output output) {
     op_call *call = norm->call;
     resin_tensor *statistics;
-    const int64_t shape[2] = {3, norm->channels};
-    if (in_place) call->out = resin_retain(x);
-    else RESIN_TRY(tensor_new_like(x, &call->out));
+    const int64_t shape[2] = {STATISTICS, norm->channels};
     RESIN_TRY(tensor_new(call->context, RESIN_FLOAT64, 2, shape, &statistics));
-    resin_status status = compute(norm, x, statistics, call->out);
+    resin_status status = compute(norm, x, output, statistics);
     if (status == RESIN_OK) {
         op_save(call, BATCH_NORM_X, x);
         op_save(call, BATCH_NORM_STATISTICS, statistics);
-        if (norm->activation == NORM_RELU) op_save(call, BATCH_NORM_Y, call->out);
+        if (norm->activation == NORM_RELU && input(norm, SHORTCUT))
+            op_save(call, BATCH_NORM_Y, call->out);
     }
     resin_release(statistics);
     return status;
 }
 
 /* ---- Backward -------------------------------------------------------------------------------- */
+
+static norm_gate gate_at(const norm_pass *pass, int64_t row) {
+    return (norm_gate){pass->norm->activation, row_of(pass->norm, pass->y, row), pass->scale,
+                       pass->shift};
+}
 
 static void sums_piece(void *argument, int64_t piece, int worker) {
     const norm_pass *pass = argument;
@@ -316,9 +340,9 @@ static void sums_piece(void *argument, int64_t piece, int worker) {
     memset(sum_g, 0, 2 * (size_t)channels * sizeof *sum_g);
     for (int64_t row = first; row < last; row += block) {
         int64_t rows = last - row < block ? last - row : block;
-        norm->loops->gradient_sums(rows, channels, row_of(norm, pass->x, row), pass->mean,
-                                   row_of(norm, pass->y, row), row_of(norm, pass->dy, row),
-                                   norm->activation, block_g, block_gx);
+        norm_gate gate = gate_at(pass, row);
+        norm->loops->gradient_sums(rows, channels, row_of(norm, pass->x, row), pass->mean, &gate,
+                                   row_of(norm, pass->dy, row), block_g, block_gx);
         norm->loops->add_sums(channels, block_g, sum_g);
         norm->loops->add_sums(channels, block_gx, sum_gx);
     }
@@ -339,10 +363,10 @@ static void gradient_piece(void *argument, int64_t piece, int worker) {
     int64_t first, last;
     (void)worker;
     resin_piece_bounds(norm->rows, pass->pieces, piece, &first, &last);
+    norm_gate gate = gate_at(pass, first);
     norm->loops->gradient(last - first, norm->channels, row_of(norm, pass->x, first), pass->mean,
-                          row_of(norm, pass->y, first), row_of(norm, pass->dy, first), pass->a,
-                          pass->b, pass->c, norm->activation, row_to(norm, pass->out, first),
-                          row_to(norm, pass->dshortcut, first));
+                          &gate, row_of(norm, pass->dy, first), pass->a, pass->b, pass->c,
+                          row_to(norm, pass->out, first), row_to(norm, pass->dshortcut, first));
 }
 
 static resin_status parameter_gradients(const batch_norm *norm, const double *sums) {
@@ -395,9 +419,12 @@ static resin_status run_passes(norm_pass *pass, char *vector) {
     const batch_norm *norm = pass->norm;
     const double *mean = tensor_data(norm->call->saved[BATCH_NORM_STATISTICS]);
     size_t row = (size_t)norm->channels * sizeof(double);
-    char *a = vector + row, *b = a + row, *c = b + row;
+    char *a = vector + row, *b = a + row, *c = b + row, *scale = c + row, *shift = scale + row;
     for (int64_t k = 0; k < norm->channels; k++) real_set(norm, vector, k, mean[k]);
     pass->mean = vector;
+    scale_and_shift(norm, norm->call->saved[BATCH_NORM_STATISTICS], scale, shift);
+    pass->scale = scale;
+    pass->shift = shift;
     if (norm->training || wants(norm, GAMMA) || wants(norm, BETA)) {
         gradient_sums(pass);
         correct_sums(pass, mean);
@@ -412,23 +439,27 @@ static resin_status run_passes(norm_pass *pass, char *vector) {
     return RESIN_OK;
 }
 
-static resin_status backward_from(const batch_norm *norm, const resin_tensor *dy,
+/* `own`: nobody else holds dy. */
+static resin_status backward_from(const batch_norm *norm, resin_tensor *dy, bool own,
                                   resin_tensor *dx) {
     op_call *call = norm->call;
     resin_tensor *dshortcut = NULL;
     if (call->inputs > norm->first + SHORTCUT && wants(norm, SHORTCUT)) {
-        if (norm->activation == NORM_LINEAR)
+        if (norm->activation == NORM_LINEAR) {
             op_give_grad(call, norm->first + SHORTCUT, call->out_grad);
-        else
+        } else if (own) { /* dy is read for the last time: it becomes the shortcut's gradient */
+            dshortcut = dy;
+            op_give_grad(call, norm->first + SHORTCUT, dy);
+        } else
             RESIN_TRY(op_input_grad(call, norm->first + SHORTCUT, &dshortcut));
     }
     norm_pass pass = {.norm = norm, .x = tensor_data(call->saved[BATCH_NORM_X]),
                       .dy = tensor_data(dy), .out = dx ? tensor_data(dx) : NULL,
                       .dshortcut = dshortcut ? tensor_data(dshortcut) : NULL};
-    if (norm->activation == NORM_RELU) pass.y = tensor_data(call->saved[BATCH_NORM_Y]);
+    if (call->saved[BATCH_NORM_Y]) pass.y = tensor_data(call->saved[BATCH_NORM_Y]);
     void *block;
     char *vector;
-    RESIN_TRY(pass_allocate(&pass, 4, &block, &vector));
+    RESIN_TRY(pass_allocate(&pass, 6, &block, &vector));
     resin_status status = run_passes(&pass, vector);
     resin_deallocate(call->context, block);
     return status;
@@ -436,8 +467,9 @@ static resin_status backward_from(const batch_norm *norm, const resin_tensor *dy
 
 resin_status batch_norm_run_backward(const batch_norm *norm, resin_tensor *dx) {
     resin_tensor *dy;
+    bool own = tensor_unshared(norm->call->out_grad);
     RESIN_TRY(op_out_grad_contiguous(norm->call, &dy));
-    resin_status status = backward_from(norm, dy, dx);
+    resin_status status = backward_from(norm, dy, own && dy == norm->call->out_grad, dx);
     resin_release(dy);
     return status;
 }
@@ -451,7 +483,7 @@ resin_status batch_norm_forward(op_call *call) {
     RESIN_TRY(batch_norm_start(call, 1, x->dtype, x->rank, x->shape, &norm));
     RESIN_TRY(batch_norm_check(&norm, x->rank, x->shape));
     RESIN_TRY(tensor_contiguous(x, &x));
-    resin_status status = batch_norm_run(&norm, x, false);
+    resin_status status = batch_norm_run(&norm, x, NORM_NEW);
     resin_release(x);
     return status;
 }

@@ -29,9 +29,11 @@ resin_status batch_norm_start(op_call *call, int first, resin_dtype dtype, int r
                               const int64_t *shape, batch_norm *norm);
 /* Checks the inputs (in forward) against the shape of x. */
 resin_status batch_norm_check(const batch_norm *norm, int rank, const int64_t *shape);
-/* Normalizes the contiguous x into call->out; with `in_place` x itself becomes it. Saves what
- * backward needs. In training the running mean and variance are updated. */
-resin_status batch_norm_run(const batch_norm *norm, resin_tensor *x, bool in_place);
+/* Normalizes the contiguous x into call->out: a new tensor, x itself, or one whose elements are not
+ * computed yet (normalized.h; only for float32 with relu and without a shortcut, else as new).
+ * Saves what backward needs. In training the running mean and variance are updated. */
+typedef enum norm_output { NORM_NEW, NORM_IN_PLACE, NORM_DEFERRED } norm_output;
+resin_status batch_norm_run(const batch_norm *norm, resin_tensor *x, norm_output output);
 /* Gives the gradients of gamma, beta and shortcut, and writes that of x to dx (NULL: not wanted). */
 resin_status batch_norm_run_backward(const batch_norm *norm, resin_tensor *dx);
 

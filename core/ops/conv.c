@@ -28,6 +28,37 @@ static resin_status run_method(resin_context *context, const conv_call *call,
     }
 }
 
+typedef struct normalize_job {
+    const conv_call *call;
+    int64_t pixels, pieces;
+    float *to;
+} normalize_job;
+
+static void normalize_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const normalize_job *job = argument;
+    const conv_call *call = job->call;
+    int64_t first, last, channels = call->shape.in_c;
+    resin_piece_bounds(job->pixels, job->pieces, piece, &first, &last);
+    call->kernels->normalize(last - first, channels, call->x.pixels + first * channels, channels,
+                             call->x.scale, call->x.shift, job->to + first * channels, channels);
+}
+
+/* By a method that reads pixels as they lie. */
+static resin_status run_on_normalized(resin_context *context, const conv_call *call,
+                                      conv_method method) {
+    const conv_shape *s = &call->shape;
+    normalize_job job = {.call = call, .pixels = s->batch * s->in_h * s->in_w};
+    job.pieces = resin_piece_count(job.pixels, 256);
+    RESIN_TRY(conv_reserve(context, job.pixels, s->in_c, &job.to));
+    resin_parallel(context, job.pieces, normalize_piece, &job);
+    conv_call plain = *call;
+    plain.x = (conv_image){.pixels = job.to};
+    resin_status status = run_method(context, &plain, method);
+    resin_deallocate(context, job.to);
+    return status;
+}
+
 /* Multiply-adds that one thread does in the time that some parallel regions cost. */
 static const double small_work = 1 << 20;
 
@@ -50,13 +81,15 @@ resin_status conv_run(resin_context *context, const conv_call *call, conv_method
     /* The bits are the same at any number of threads; a small call stays in the caller's. */
     int threads = context->threads;
     if (conv_multiply_adds(s) < small_work) context->threads = 1;
-    resin_status status = run_method(context, call, method);
+    bool before = call->x.scale && !conv_method_normalizes(method);
+    resin_status status = before ? run_on_normalized(context, call, method)
+                                 : run_method(context, call, method);
     context->threads = threads;
     return status;
 }
 
 resin_status conv_forward(resin_context *context, const conv_shape *shape, conv_method method,
-                          const float *x, const float *weights, const float *bias, float *y) {
+                          conv_image x, const float *weights, const float *bias, float *y) {
     const conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape,
                             .pass = CONV_FORWARD, .x = x, .weights = weights, .bias = bias,
                             .result = y};
@@ -100,7 +133,7 @@ static resin_status backward_bias(resin_context *context, const conv_kernels *ke
 }
 
 resin_status conv_backward_weights(resin_context *context, const conv_shape *shape,
-                                   conv_method method, const float *x, const float *dy,
+                                   conv_method method, conv_image x, const float *dy,
                                    float *dweights, float *dbias) {
     const conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape,
                             .pass = CONV_BACKWARD_WEIGHTS, .x = x, .dy = dy, .result = dweights};

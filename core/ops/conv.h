@@ -18,6 +18,12 @@ typedef struct conv_shape {
     int64_t groups;
 } conv_shape;
 
+/* The image x as a pass reads it: the pixels as they lie or, where scale is not NULL,
+ * relu(pixel * scale + shift) by channel, as if that had been computed before. */
+typedef struct conv_image {
+    const float *pixels, *scale, *shift;
+} conv_image;
+
 typedef enum conv_pass { CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHTS } conv_pass;
 
 typedef enum conv_method {
@@ -42,11 +48,11 @@ conv_method conv_choose(const conv_shape *shape, conv_pass pass, bool exact);
  *   backward_data:    dx from dy and weights
  *   backward_weights: dweights from x and dy; dbias (NULL: not wanted) = sum of dy */
 resin_status conv_forward(resin_context *context, const conv_shape *shape, conv_method method,
-                          const float *x, const float *weights, const float *bias, float *y);
+                          conv_image x, const float *weights, const float *bias, float *y);
 resin_status conv_backward_data(resin_context *context, const conv_shape *shape, conv_method method,
                                 const float *dy, const float *weights, float *dx);
 resin_status conv_backward_weights(resin_context *context, const conv_shape *shape,
-                                   conv_method method, const float *x, const float *dy,
+                                   conv_method method, conv_image x, const float *dy,
                                    float *dweights, float *dbias);
 
 /* The same by naive loops in float64 (conv_reference.c has both types). */

@@ -10,6 +10,7 @@
 #include "core/base/threads.h"
 #include "core/kernels/kernels.h"
 #include "core/ops/families.h"
+#include "core/ops/normalized.h"
 #include "core/ops/window.h"
 
 #include <inttypes.h>
@@ -83,6 +84,13 @@ static void clear(resin_tensor *tensor) {
            (size_t)resin_tensor_count(tensor) * resin_dtype_size(tensor->dtype));
 }
 
+/* x as a convolution reads it: normalized on the way, where its elements do not exist. */
+static conv_image image_of(const resin_tensor *x) {
+    normalized_parts parts;
+    if (normalized_read(x, &parts)) return (conv_image){parts.x, parts.scale, parts.shift};
+    return (conv_image){.pixels = tensor_data(x)};
+}
+
 resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape,
                                  const resin_tensor *x, const resin_tensor *weights,
                                  const resin_tensor *bias, resin_tensor *y) {
@@ -92,7 +100,7 @@ resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape
         return conv_forward_f64(context, shape, tensor_data(x), tensor_data(weights), b,
                                 tensor_data(y));
     return conv_forward(context, shape, conv_choose(shape, CONV_FORWARD, context->conv_direct),
-                        tensor_data(x), tensor_data(weights), b, tensor_data(y));
+                        image_of(x), tensor_data(weights), b, tensor_data(y));
 }
 
 resin_status conv2d_data_pass(resin_context *context, const conv_shape *shape,
@@ -121,7 +129,7 @@ resin_status conv2d_weights_pass(resin_context *context, const conv_shape *shape
                                          tensor_data(dweights), db);
     return conv_backward_weights(context, shape,
                                  conv_choose(shape, CONV_BACKWARD_WEIGHTS, context->conv_direct),
-                                 tensor_data(x), tensor_data(dy), tensor_data(dweights), db);
+                                 image_of(x), tensor_data(dy), tensor_data(dweights), db);
 }
 
 /* ---- The bias alone -------------------------------------------------------------------------- */
@@ -185,6 +193,12 @@ resin_status conv2d_check_bias(const op_call *call, int64_t out_c) {
                    shape_format(4, weights->shape, weights_text), out_c);
 }
 
+/* Deferred elements that a convolution cannot make on the way are made before. */
+static resin_status compute_unless_normalized(const resin_tensor *x) {
+    normalized_parts parts;
+    return normalized_read(x, &parts) ? RESIN_OK : tensor_compute(x);
+}
+
 resin_status conv2d_run(op_call *call, int slot, resin_tensor **y) {
     resin_tensor *part[3] = {NULL, NULL, NULL}; /* x, weights and bias, contiguous */
     conv_shape shape;
@@ -192,6 +206,7 @@ resin_status conv2d_run(op_call *call, int slot, resin_tensor **y) {
     RESIN_TRY(conv2d_shape(call, call->in[CONV2D_X]->shape, call->in[CONV2D_WEIGHTS]->shape,
                            &shape));
     RESIN_TRY(conv2d_check_bias(call, shape.out_c));
+    RESIN_TRY(compute_unless_normalized(call->in[CONV2D_X]));
     const int64_t out[4] = {shape.batch, shape.out_h, shape.out_w, shape.out_c};
     resin_status status = tensor_new(call->context, call->in[CONV2D_X]->dtype, 4, out, y);
     for (int i = 0; i < 3 && status == RESIN_OK; i++)

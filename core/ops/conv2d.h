@@ -18,7 +18,8 @@ resin_status conv2d_run_backward(op_call *call, int slot, const resin_tensor *dy
 
 /* ---- Its parts, on contiguous tensors of either float type ----------------------------------- */
 
-/* x and weights have rank 4, bias (if given) rank 1, all of one float type. */
+/* x may be deferred (normalized.h) where a pass reads it.
+ * x and weights have rank 4, bias (if given) rank 1, all of one float type. */
 resin_status conv2d_check_inputs(const op_call *call);
 /* bias, if given, has out_c values. */
 resin_status conv2d_check_bias(const op_call *call, int64_t out_c);

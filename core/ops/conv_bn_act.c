@@ -1,8 +1,10 @@
 /* conv_bn_act.c: convolution, batch normalization, addition of a shortcut and activation as one
  * node of the graph: the unit that residual networks are made of.
  *
- * Backward needs the convolution's result, the statistics and, for relu, the output, which the
- * next layer keeps anyhow. Without a graph the result of the convolution is normalized in place. */
+ * Backward needs the convolution's result z, the statistics and, for relu with a shortcut, the
+ * output, which the next layer keeps anyhow. A `deferred` output without shortcut is not computed:
+ * the next convolution reads z and normalizes on the way (normalized.h). Without a graph z is
+ * normalized in place. */
 #include "core/ops/batch_norm.h"
 #include "core/ops/conv2d.h"
 #include "core/ops/families.h"
@@ -15,7 +17,10 @@ resin_status conv_bn_act_forward(op_call *call) {
     RESIN_TRY(conv2d_run(call, BATCH_NORM_SLOTS, &z));
     resin_status status = batch_norm_start(call, FIRST_OF_NORM, z->dtype, z->rank, z->shape, &norm);
     if (status == RESIN_OK) status = batch_norm_check(&norm, z->rank, z->shape);
-    if (status == RESIN_OK) status = batch_norm_run(&norm, z, !call->recording);
+    norm_output output = !call->recording             ? NORM_IN_PLACE
+                         : op_bool(call, "deferred") ? NORM_DEFERRED
+                                                     : NORM_NEW;
+    if (status == RESIN_OK) status = batch_norm_run(&norm, z, output);
     resin_release(z);
     return status;
 }

@@ -12,7 +12,8 @@ typedef struct conv_call {
     const conv_kernels *kernels;
     conv_shape shape;
     conv_pass pass;
-    const float *x, *dy, *weights, *bias;
+    conv_image x;
+    const float *dy, *weights, *bias;
     float *result;
 } conv_call;
 
@@ -22,6 +23,9 @@ resin_status conv_run(resin_context *context, const conv_call *call, conv_method
 
 /* Whether a method can do a pass of a shape at all. */
 bool conv_method_fits(const conv_shape *shape, conv_pass pass, conv_method method);
+
+/* Whether a method normalizes x while it reads; for the others that is done before. */
+bool conv_method_normalizes(conv_method method);
 
 /* Of the plain sum, in any of the passes. */
 double conv_multiply_adds(const conv_shape *shape);

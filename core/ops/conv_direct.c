@@ -9,6 +9,7 @@
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/ops/conv_grid.h"
+#include "core/ops/conv_strip.h"
 
 #include <string.h>
 
@@ -42,17 +43,6 @@ static int64_t strip_rows(const direct *d, int64_t rows) {
     return (rows - 1) * d->grid.h.step + (d->grid.h.taps - 1) * d->grid.h.tap_step + 1;
 }
 
-static void copy_pixels(const direct *d, const float *from, int64_t count, float *to) {
-    if (d->channels == d->grid.source_c) {
-        memcpy(to, from, (size_t)(count * d->channels) * sizeof(float));
-        return;
-    }
-    for (int64_t i = 0; i < count; i++) {
-        memcpy(to + i * d->channels, from + i * d->grid.source_c,
-               (size_t)d->channels * sizeof(float));
-    }
-}
-
 /* The strip of result rows [row, row_last) of an image. */
 static const float *make_strip(const direct *d, int64_t image, int64_t group, int64_t row,
                                int64_t row_last, int worker) {
@@ -61,27 +51,14 @@ static const float *make_strip(const direct *d, int64_t image, int64_t group, in
     if (d->in_place) {
         return g->source + ((image * g->h.source + top) * g->w.source + left) * g->source_c;
     }
-    float *strip = d->strips + worker * d->strip_size;
-    int64_t line = d->width * d->channels, rows = strip_rows(d, row_last - row);
-    int64_t first = conv_min(conv_max(left, 0), g->w.source);
-    int64_t last = conv_max(conv_min(left + d->width, g->w.source), first);
-    int64_t before = conv_min(first - left, d->width), inside = conv_min(last - first,
-                                                                         d->width - before);
-    for (int64_t i = 0; i < rows; i++) {
-        float *to = strip + i * line;
-        int64_t y = top + i;
-        if (y < 0 || y >= g->h.source) {
-            memset(to, 0, (size_t)line * sizeof(float));
-            continue;
-        }
-        const float *from = g->source + ((image * g->h.source + y) * g->w.source + first) *
-                                            g->source_c + group * g->group_in;
-        memset(to, 0, (size_t)(before * d->channels) * sizeof(float));
-        copy_pixels(d, from, inside, to + before * d->channels);
-        memset(to + (before + inside) * d->channels, 0,
-               (size_t)((d->width - before - inside) * d->channels) * sizeof(float));
-    }
-    return strip;
+    const conv_source source = {g->call->kernels, g->image, g->h.source, g->w.source, g->source_c};
+    const conv_strip strip = {.image = image, .top = top, .left = left,
+                              .rows = strip_rows(d, row_last - row), .columns = d->width,
+                              .channel = group * g->group_in, .channels = d->channels,
+                              .pixel_step = d->channels};
+    float *copy = d->strips + worker * d->strip_size;
+    conv_copy_strip(&source, &strip, copy);
+    return copy;
 }
 
 /* Sums of the result rows [row, row_last) of an image and one panel. */
@@ -137,7 +114,7 @@ static int64_t rows_within(const direct *d, int64_t floats) {
 static void cut(direct *d) {
     conv_grid *g = &d->grid;
     d->channels = g->group_in;
-    d->in_place = g->call->shape.groups == 1 && axis_inside(&g->h) && axis_inside(&g->w);
+    d->in_place = g->call->shape.groups == 1 && !g->image.scale && axis_inside(&g->h) && axis_inside(&g->w);
     d->images = g->call->shape.batch;
     if (d->in_place && g->h.taps == 1 && g->h.first == 0 && g->h.spread == 1 &&
         g->h.source == g->h.count * g->h.step) {

@@ -25,7 +25,8 @@ typedef struct conv_axis {
 typedef struct conv_grid {
     const conv_call *call;
     conv_axis h, w;
-    const float *source;
+    conv_image image;             /* the source, as it is to be read, */
+    const float *source;          /* and its pixels as they lie */
     float *result;
     int64_t source_c, result_c;   /* channels of the images */
     int64_t group_in, group_out;  /* of one group */

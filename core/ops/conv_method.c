@@ -23,6 +23,10 @@ bool conv_method_fits(const conv_shape *s, conv_pass pass, conv_method method) {
     }
 }
 
+bool conv_method_normalizes(conv_method method) {
+    return method == CONV_WINOGRAD || method == CONV_DIRECT;
+}
+
 /* The costs below count multiply-adds, and whatever else a method does as the number of multiply-
  * adds that take as long, estimated for vectors of 16 floats. The smallest cost wins. */
 static const double PART_OF_VECTOR = 1.4; /* sums beside the result, then copied */

@@ -122,7 +122,8 @@ static resin_status run_grid(resin_context *context, patches *p) {
         conv_zero_grid(context, grid);
         return RESIN_OK;
     }
-    p->in_place = grid->depth == grid->source_c && grid->h.step == 1 && grid->w.step == 1 &&
+    p->in_place = grid->h.taps == 1 && grid->w.taps == 1 && grid->depth == grid->source_c &&
+                  grid->h.step == 1 && grid->w.step == 1 &&
                   grid->h.first == 0 && grid->w.first == 0 && grid->h.count == grid->h.source &&
                   grid->w.count == grid->w.source && grid->depth % FAR_ROWS != 0;
     p->row = p->in_place ? grid->source_c : conv_round_up(grid->depth, LINE) + LINE;

@@ -16,7 +16,7 @@
 #undef NAMED
 
 resin_status conv_reference_run(resin_context *context, const conv_call *call) {
-    reference_f32 r = {call->shape, call->x, call->dy, call->weights, call->bias, call->result};
+    reference_f32 r = {call->shape, call->x.pixels, call->dy, call->weights, call->bias, call->result};
     reference_run_f32(context, call->pass, &r);
     return RESIN_OK;
 }

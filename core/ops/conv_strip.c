@@ -11,7 +11,14 @@ static void clear(float *to, int64_t floats) { memset(to, 0, (size_t)floats * si
 /* Pixels that lie side by side in the image. */
 static void copy_pixels(const conv_source *source, const conv_strip *strip, int64_t pixel,
                         int64_t count, float *to) {
-    const float *from = source->pixels + pixel * source->channels + strip->channel;
+    const conv_image *image = &source->image;
+    const float *from = image->pixels + pixel * source->channels + strip->channel;
+    if (image->scale) {
+        source->kernels->normalize(count, strip->channels, from, source->channels,
+                                   image->scale + strip->channel, image->shift + strip->channel,
+                                   to, strip->pixel_step);
+        return;
+    }
     if (strip->channels == source->channels && strip->pixel_step == source->channels) {
         memcpy(to, from, (size_t)(count * source->channels) * sizeof(float));
         return;

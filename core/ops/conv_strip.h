@@ -2,11 +2,13 @@
 #ifndef RESIN_OPS_CONV_STRIP_H
 #define RESIN_OPS_CONV_STRIP_H
 
-#include <stdint.h>
+#include "core/kernels/conv_kernels.h"
+#include "core/ops/conv.h"
 
-/* An NHWC image as a pass of convolution reads it. */
+/* Images of one size, and how their pixels are read. */
 typedef struct conv_source {
-    const float *pixels;
+    const conv_kernels *kernels;
+    conv_image image;
     int64_t height, width, channels;
 } conv_source;
 

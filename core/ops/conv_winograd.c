@@ -150,8 +150,8 @@ static winograd describe(const conv_call *call) {
     const conv_shape *s = &call->shape;
     winograd w = {.kernels = call->kernels, .result = call->result, .weights = call->weights,
                   .bias = call->bias};
-    conv_source x = {call->x, s->in_h, s->in_w, s->in_c};
-    conv_source dy = {call->dy, s->out_h, s->out_w, s->out_c};
+    conv_source x = {call->kernels, call->x, s->in_h, s->in_w, s->in_c};
+    conv_source dy = {call->kernels, {.pixels = call->dy}, s->out_h, s->out_w, s->out_c};
     if (call->pass == CONV_BACKWARD_DATA) {
         w.source = dy;
         w.tiled_h = s->in_h, w.tiled_w = s->in_w, w.out_c = s->in_c;

@@ -28,7 +28,8 @@ static bool parse_tensor(op_signature *signature, char *text) {
     char mark = length ? text[length - 1] : 0;
     *tensor = (resin_op_argument){.name = text, .kind = "tensor", .fallback = "required",
                                   .optional = mark == '?', .variadic = mark == '*'};
-    if (tensor->optional || tensor->variadic) text[length - 1] = 0;
+    signature->deferred[signature->tensors - 1] = mark == '~';
+    if (mark == '?' || mark == '*' || mark == '~') text[length - 1] = 0;
     if (tensor->variadic) signature->variadic = true;
     if (!tensor->optional) signature->required_tensors = signature->tensors;
     return text[0] != 0;

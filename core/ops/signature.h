@@ -9,6 +9,7 @@ enum { SIGNATURE_MAX_TENSORS = 12, SIGNATURE_TEXT = 512 };
 typedef struct op_signature {
     int tensors, attributes, required_tensors;
     bool variadic;
+    bool deferred[SIGNATURE_MAX_TENSORS]; /* may come without elements (tensor_compute) */
     resin_op_argument tensor[SIGNATURE_MAX_TENSORS];
     resin_op_argument attribute[RESIN_MAX_ATTRIBUTES];
     op_value fallback[RESIN_MAX_ATTRIBUTES];

@@ -394,7 +394,7 @@ const op_row op_table[] = {
 
     /* ---- Convolution and pooling (conv2d.c, conv2d_transpose.c, pool.c) ---- */
     {"conv2d",
-     "x, weights, bias?; stride: ints = 1, padding: ints = 0, dilation: ints = 1, "
+     "x~, weights, bias?; stride: ints = 1, padding: ints = 0, dilation: ints = 1, "
      "groups: int = 1, same: bool = false",
      "y[n,i,j,k] = bias[k] + sum over u,v,c of x[n, i stride - top + u dilation, ..., c] "
      "weights[u,v,c,k]; NHWC, weights (height, width, in / groups, out); padding: all sides, "
@@ -477,11 +477,12 @@ const op_row op_table[] = {
      "{x = {4, 3}, beta = {3}, mean = {shape = {3}, constant = true}, "
      "variance = {shape = {3}, low = 0.5, high = 2, constant = true}, shortcut = {4, 3}}"},
     {"conv_bn_act",
-     "x, weights, bias?, gamma?, beta?, mean, variance, shortcut?; stride: ints = 1, "
+     "x~, weights, bias?, gamma?, beta?, mean, variance, shortcut?; stride: ints = 1, "
      "padding: ints = 0, dilation: ints = 1, groups: int = 1, same: bool = false, "
      "training: bool = false, momentum: number = 0.1, epsilon: number = 1e-5, "
-     "unbiased: bool = true, activation: string = linear",
-     "batch_norm(conv2d(x, weights, bias), gamma, beta, mean, variance, shortcut) as one",
+     "unbiased: bool = true, activation: string = linear, deferred: bool = false",
+     "batch_norm(conv2d(x, weights, bias), gamma, beta, mean, variance, shortcut) as one; deferred: "
+     "a result of relu without shortcut is computed where it is read, by convolutions on the way",
      conv_bn_act_forward, conv_bn_act_backward,
      "{x = {2, 5, 4, 3}, weights = {3, 3, 3, 4}, gamma = {4}, beta = {4}, "
      "mean = {shape = {4}, constant = true}, "
@@ -493,7 +494,11 @@ const op_row op_table[] = {
      "padding = {0, 1, 0, 1}, groups = 2, activation = 'relu'},"
      "{x = {3, 3, 3, 2}, weights = {1, 1, 2, 5}, "
      "mean = {shape = {5}, constant = true}, "
-     "variance = {shape = {5}, low = 0.5, high = 2, constant = true}, training = true}"},
+     "variance = {shape = {5}, low = 0.5, high = 2, constant = true}, training = true},"
+     "{x = {2, 5, 4, 3}, weights = {3, 3, 3, 4}, gamma = {4}, beta = {4}, "
+     "mean = {shape = {4}, constant = true}, "
+     "variance = {shape = {4}, low = 0.5, high = 2, constant = true}, same = true, "
+     "training = true, activation = 'relu', deferred = true}"},
 
     /* ---- Losses (losses.c, label_losses.c) ---- */
     {"cross_entropy",

@@ -9,6 +9,7 @@
 static resin_status element_offset(const resin_tensor *t, const int64_t *position,
                                    int64_t *offset) {
     *offset = 0;
+    RESIN_TRY(tensor_compute(t));
     for (int i = 0; i < t->rank; i++) {
         if (position[i] < 0 || position[i] >= t->shape[i]) {
             char text[SHAPE_TEXT];
@@ -198,6 +199,8 @@ static resin_status copy_broadcast(resin_tensor *destination, const resin_tensor
 
 resin_status tensor_copy_elements(resin_tensor *destination, const resin_tensor *source) {
     RESIN_TRY(copy_broadcast(destination, source));
+    RESIN_TRY(tensor_compute(destination));
+    RESIN_TRY(tensor_compute(source));
     copy_job job = {.to = tensor_data(destination), .from = tensor_data(source),
                     .to_size = resin_dtype_size(destination->dtype),
                     .from_size = resin_dtype_size(source->dtype)};

@@ -7,13 +7,15 @@
 
 /* ---- Storage -------------------------------------------------------------------------------- */
 
-static resin_status storage_new(resin_context *context, size_t bytes, resin_storage **out) {
+static resin_status storage_new(resin_context *context, size_t bytes, tensor_recipe *recipe,
+                                resin_storage **out) {
     void *memory;
     RESIN_TRY(resin_allocate(context, sizeof(resin_storage), &memory));
     resin_storage *storage = memory;
-    *storage = (resin_storage){.bytes = bytes, .owned = true};
+    *storage = (resin_storage){.bytes = bytes, .recipe = recipe, .owned = true};
     atomic_init(&storage->references, 1);
-    resin_status status = resin_allocate(context, bytes, &storage->data);
+    resin_status status = RESIN_OK;
+    if (!recipe) status = resin_allocate(context, bytes, &storage->data);
     if (status != RESIN_OK) {
         resin_deallocate(context, storage);
         return status;
@@ -24,6 +26,7 @@ static resin_status storage_new(resin_context *context, size_t bytes, resin_stor
 
 static void storage_release(resin_context *context, resin_storage *storage) {
     if (atomic_fetch_sub_explicit(&storage->references, 1, memory_order_acq_rel) != 1) return;
+    if (storage->recipe) storage->recipe->release(context, storage->recipe);
     if (storage->owned)
         resin_deallocate(context, storage->data);
     else if (storage->free_function)
@@ -48,8 +51,8 @@ static resin_status tensor_frame(resin_context *context, resin_dtype dtype, int 
     return RESIN_OK;
 }
 
-resin_status tensor_new(resin_context *context, resin_dtype dtype, int rank, const int64_t *shape,
-                        resin_tensor **out) {
+resin_status tensor_new_deferred(resin_context *context, resin_dtype dtype, int rank,
+                                 const int64_t *shape, tensor_recipe *recipe, resin_tensor **out) {
     int64_t count;
     *out = NULL;
     RESIN_TRY(shape_count(context, "tensor", rank, shape, &count));
@@ -57,13 +60,36 @@ resin_status tensor_new(resin_context *context, resin_dtype dtype, int rank, con
     if (!resin_size_multiply((size_t)count, resin_dtype_size(dtype), &bytes))
         return resin_fail(context, RESIN_ERROR_SHAPE, "tensor: too many elements");
     resin_storage *storage;
-    RESIN_TRY(storage_new(context, bytes, &storage));
+    RESIN_TRY(storage_new(context, bytes, recipe, &storage));
     resin_status status = tensor_frame(context, dtype, rank, shape, out);
     if (status != RESIN_OK) {
+        storage->recipe = NULL; /* the caller's still */
         storage_release(context, storage);
         return status;
     }
     (*out)->storage = storage;
+    return RESIN_OK;
+}
+
+resin_status tensor_new(resin_context *context, resin_dtype dtype, int rank, const int64_t *shape,
+                        resin_tensor **out) {
+    return tensor_new_deferred(context, dtype, rank, shape, NULL, out);
+}
+
+resin_status tensor_compute(const resin_tensor *tensor) {
+    resin_storage *storage = tensor->storage;
+    tensor_recipe *recipe = storage->recipe;
+    if (!recipe) return RESIN_OK;
+    void *data;
+    RESIN_TRY(resin_allocate(tensor->context, storage->bytes, &data));
+    resin_status status = recipe->compute(recipe, data);
+    if (status != RESIN_OK) {
+        resin_deallocate(tensor->context, data);
+        return status;
+    }
+    storage->data = data;
+    storage->recipe = NULL;
+    recipe->release(tensor->context, recipe);
     return RESIN_OK;
 }
 
@@ -137,7 +163,9 @@ resin_dtype resin_tensor_dtype(const resin_tensor *tensor) { return tensor->dtyp
 int resin_tensor_rank(const resin_tensor *tensor) { return tensor->rank; }
 const int64_t *resin_tensor_shape(const resin_tensor *tensor) { return tensor->shape; }
 const int64_t *resin_tensor_strides(const resin_tensor *tensor) { return tensor->stride; }
-void *resin_tensor_data(const resin_tensor *tensor) { return tensor_data(tensor); }
+void *resin_tensor_data(const resin_tensor *tensor) {
+    return tensor_compute(tensor) == RESIN_OK ? tensor_data(tensor) : NULL;
+}
 void resin_tensor_touch(resin_tensor *tensor) { tensor->storage->version++; }
 
 int64_t resin_tensor_count(const resin_tensor *tensor) {

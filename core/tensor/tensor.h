@@ -7,10 +7,17 @@
 
 #include "core/base/context.h"
 
+/* How elements come about that nobody has needed yet. */
+typedef struct tensor_recipe {
+    resin_status (*compute)(const struct tensor_recipe *recipe, void *data);
+    void (*release)(resin_context *context, struct tensor_recipe *recipe);
+} tensor_recipe;
+
 typedef struct resin_storage {
     atomic_int references;
     uint64_t version;
     void *data;
+    tensor_recipe *recipe; /* not NULL: there are no data yet (tensor_compute) */
     size_t bytes;
     void (*free_function)(void *user); /* of a host's buffer; NULL if `owned` */
     void *user;
@@ -46,6 +53,13 @@ struct resin_tensor {
 resin_status tensor_new(resin_context *context, resin_dtype dtype, int rank, const int64_t *shape,
                         resin_tensor **out);
 resin_status tensor_new_like(const resin_tensor *model, resin_tensor **out);
+/* Contiguous, with elements that tensor_compute makes; takes the recipe over where it succeeds.
+ * Whoever calls tensor_data must know that they are there: resin_apply sees to it for the inputs of
+ * ops, but for those that read recipes themselves. */
+resin_status tensor_new_deferred(resin_context *context, resin_dtype dtype, int rank,
+                                 const int64_t *shape, tensor_recipe *recipe, resin_tensor **out);
+/* Makes the elements, if they do not exist yet. */
+resin_status tensor_compute(const resin_tensor *tensor);
 /* A view of the same storage; `offset` is absolute, in elements. The graph is not touched. */
 resin_status tensor_view(resin_tensor *base, int rank, const int64_t *shape, const int64_t *stride,
                          int64_t offset, resin_tensor **out);

@@ -61,9 +61,11 @@ static void free_array(array *a) {
     free(a->exact);
 }
 
+/* Every other problem normalizes its x while it is read: x.exact holds what comes out. */
 typedef struct problem {
     conv_shape shape;
-    array x, weights, bias, dy, y, dx, dweights;
+    array x, weights, bias, dy, y, dx, dweights, scale, shift;
+    bool normalized;
 } problem;
 
 static problem new_problem(conv_shape s) {
@@ -73,11 +75,27 @@ static problem new_problem(conv_shape s) {
                   s.stride_w + 1;
     int64_t in = s.batch * s.in_h * s.in_w * s.in_c, out = s.batch * s.out_h * s.out_w * s.out_c;
     int64_t weights = s.kernel_h * s.kernel_w * (s.in_c / s.groups) * s.out_c;
-    return (problem){s, new_array(in), new_array(weights), new_array(s.out_c), new_array(out),
-                     new_array(out), new_array(in), new_array(weights)};
+    problem p = {s, new_array(in), new_array(weights), new_array(s.out_c), new_array(out),
+                 new_array(out), new_array(in), new_array(weights), new_array(s.in_c),
+                 new_array(s.in_c), random_integer(0, 1) == 1};
+    if (!p.normalized) return p;
+    for (int64_t c = 0; c < s.in_c; c++) { /* results lie in [-1, 1), too */
+        p.scale.single[c] *= 0.5f;
+        p.shift.single[c] *= 0.5f;
+    }
+    for (int64_t i = 0; i < in; i++) {
+        float scale = p.scale.single[i % s.in_c], shift = p.shift.single[i % s.in_c];
+        p.x.exact[i] = fmax(fmaf(p.x.single[i], scale, shift), 0);
+    }
+    return p;
+}
+static conv_image image_of(const problem *p) {
+    if (!p->normalized) return (conv_image){.pixels = p->x.single};
+    return (conv_image){p->x.single, p->scale.single, p->shift.single};
 }
 static void free_problem(problem *p) {
-    array *arrays[] = {&p->x, &p->weights, &p->bias, &p->dy, &p->y, &p->dx, &p->dweights};
+    array *arrays[] = {&p->x, &p->weights, &p->bias, &p->dy, &p->y, &p->dx, &p->dweights,
+                       &p->scale, &p->shift};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free_array(arrays[i]);
 }
 
@@ -104,7 +122,7 @@ static void run_exact(resin_context *context, problem *p, conv_pass pass) {
 
 static void run_fast(resin_context *context, problem *p, conv_pass pass, conv_method method,
                      const conv_kernels *kernels) {
-    conv_call call = {.kernels = kernels, .shape = p->shape, .pass = pass, .x = p->x.single,
+    conv_call call = {.kernels = kernels, .shape = p->shape, .pass = pass, .x = image_of(p),
                       .dy = p->dy.single, .weights = p->weights.single,
                       .bias = pass == CONV_FORWARD ? p->bias.single : NULL,
                       .result = result_of(p, pass)->single};
@@ -290,14 +308,14 @@ static void test_public_passes(void **state) {
         conv_method method = conv_choose(s, CONV_FORWARD, true);
         assert_int_not_equal(method, CONV_WINOGRAD);
         assert_true(conv_method_fits(s, CONV_FORWARD, method));
-        assert_int_equal(conv_forward(context, s, method, p.x.single, p.weights.single,
+        assert_int_equal(conv_forward(context, s, method, image_of(&p), p.weights.single,
                                       p.bias.single, p.y.single), RESIN_OK);
         assert_true(largest_error(&p.y) <= 4 * (terms(s, CONV_FORWARD) + 1) * FLT_EPSILON / 2);
         method = conv_choose(s, CONV_BACKWARD_WEIGHTS, false);
         assert_true(conv_method_fits(s, CONV_BACKWARD_WEIGHTS, method));
         conv_backward_weights_f64(context, s, p.x.exact, p.dy.exact, p.dweights.exact,
                                   p.bias.exact);
-        assert_int_equal(conv_backward_weights(context, s, method, p.x.single, p.dy.single,
+        assert_int_equal(conv_backward_weights(context, s, method, image_of(&p), p.dy.single,
                                                p.dweights.single, p.bias.single), RESIN_OK);
         assert_true(largest_error(&p.bias) <=
                     4 * (terms(s, CONV_BACKWARD_WEIGHTS) + 1) * FLT_EPSILON / 2);
@@ -316,7 +334,7 @@ static void test_empty_batch(void **state) {
 static void test_method_that_does_not_fit(void **state) {
     resin_context *context = *state;
     problem p = new_problem((conv_shape){1, 9, 9, 4, 0, 0, 4, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1});
-    assert_int_equal(conv_forward(context, &p.shape, CONV_WINOGRAD, p.x.single, p.weights.single,
+    assert_int_equal(conv_forward(context, &p.shape, CONV_WINOGRAD, image_of(&p), p.weights.single,
                                   NULL, p.y.single), RESIN_ERROR_ARGUMENT);
     free_problem(&p);
 }

@@ -17,8 +17,9 @@ local fusion = {}
 local Unit = {}
 Unit.__index = Unit
 
--- `convolution` may be nil.
-local function new_unit(convolution, normalization, activation)
+-- `convolution` may be nil. `deferred`: only convolutions read the result, so that in training it
+-- need not go to memory.
+local function new_unit(convolution, normalization, activation, deferred)
     local function attributes(of_norm)
         local all = {}
         for name, value in pairs(convolution and convolution.attributes or {}) do
@@ -26,6 +27,7 @@ local function new_unit(convolution, normalization, activation)
         end
         for name, value in pairs(of_norm) do all[name] = value end
         all.activation = activation
+        if convolution then all.deferred = deferred end
         return all
     end
     return setmetatable({
@@ -99,6 +101,13 @@ local function chain_of(step, readers, taken)
     return chain
 end
 
+local function only_convolutions_read(readers, value)
+    for _, reader in ipairs(readers[value] or {}) do
+        if not reader or not is(reader, conv.layers.conv2d) then return false end
+    end
+    return true
+end
+
 --- The steps with chains replaced. A step is {layer, inputs (steps, or {input = i})}; the fused
 --- ones keep the identity of their last step, so that readers need no change, and stand in its
 --- place, where the shortcut has been computed.
@@ -112,7 +121,8 @@ function fusion.fuse(steps, outputs)
                     if chain[name] then taken[chain[name]] = true end
                 end
                 local unit = new_unit(chain.conv and chain.conv.layer, step.layer,
-                    chain.relu and "relu" or "linear")
+                    chain.relu and "relu" or "linear",
+                    only_convolutions_read(readers, chain.last))
                 chain.last.fused = {
                     layer = unit, inputs = {(chain.conv or step).inputs[1], chain.shortcut},
                 }
