@@ -80,7 +80,7 @@ static void measure(resin_context *context, const bench_shape *b, const char *me
             if (strcmp(conv_method_name(i), method_name) == 0) method = i;
         }
         if (!conv_method_fits(&s, pass, method)) continue;
-        conv_call call = {&resin_kernels()->conv, s, pass, x, dy, w, NULL, results[pass]};
+        conv_call call = {.kernels = &resin_kernels()->conv, .shape = s, .pass = pass, .x = {.pixels = x}, .dy = dy, .weights = w, .result = results[pass]};
         double taken = best_seconds(context, &call, method);
         printf("  %-8s %7.3f ms %6.0f", conv_method_name(method), 1e3 * taken,
                2e-9 * (double)pixels_out * (double)weights / taken);
