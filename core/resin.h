@@ -237,6 +237,37 @@ RESIN_API const char *resin_conv_method(const resin_context *context);
  * each): what a measured speed is to be compared with. Takes about half a second. */
 RESIN_API double resin_measure_peak(resin_context *context);
 
+/* How fast the context's threads read memory, and how fast they copy it (y = factor x; bytes read
+ * and bytes written together), in GB/s (10^9 bytes). Two buffers of four times the last cache, 64
+ * to 256 MB each, are taken from the system meanwhile. Takes about half a second. */
+typedef struct resin_bandwidth { double read, copy; } resin_bandwidth;
+RESIN_API resin_status resin_measure_bandwidth(resin_context *context, resin_bandwidth *bandwidth);
+
+/* A profile: what the ops did and how long it took, as a list of events in the order in which they
+ * ended. Off at first, and then it costs one test of a flag. An event with a `method` is a part of
+ * the next one without: a convolution or a product inside of the op that stands behind it. */
+typedef struct resin_profile_event {
+    const char *name;   /* of the op; of a part "conv2d" or "product" */
+    const char *pass;   /* of the op "forward" or "backward"; of a convolution "forward", "data" or
+                           "weights"; of a product NULL */
+    const char *method; /* how a part was computed; NULL: an op */
+    int64_t mark;       /* what resin_profile_mark had set when the op ran forward */
+    double seconds;
+    double multiply_adds; /* of a part, counted directly whatever the method */
+    double bytes_read, bytes_written; /* of an op: its tensors, each once */
+} resin_profile_event;
+
+/* Starts a profile; what an older one holds is forgotten. Events beyond `capacity` are counted, not
+ * kept. */
+RESIN_API resin_status resin_profile_start(resin_context *context, int64_t capacity);
+/* The events are there until the next profile starts. */
+RESIN_API void resin_profile_stop(resin_context *context);
+/* A number for the events to come, as that of a layer; returns the one before. 0 at first. */
+RESIN_API int64_t resin_profile_mark(resin_context *context, int64_t mark);
+/* Returns how many events were kept; `lost`: how many were not. */
+RESIN_API int64_t resin_profile_events(const resin_context *context,
+                                       const resin_profile_event **events, int64_t *lost);
+
 /* ---- Files and data ------------------------------------------------------------------------- */
 
 /* Readers check a file against its own header before memory is asked for. A file that is missing,

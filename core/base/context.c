@@ -45,6 +45,7 @@ void resin_context_release(resin_context *context) {
     else
         resin_pool_abandon(context->pool);
     resin_arena_free(context->arena);
+    free(context->profile.event);
     free(context);
 }
 

@@ -11,6 +11,13 @@ struct resin_arena;
 struct resin_pool;
 struct graph_node;
 
+/* See profile.h. The events are kept until the next profile starts. */
+typedef struct profile_state {
+    bool on;
+    resin_profile_event *event;
+    int64_t count, capacity, lost, mark;
+} profile_state;
+
 struct resin_context {
     atomic_int references;
     atomic_bool cancelled;
@@ -19,6 +26,7 @@ struct resin_context {
     bool recording;
     bool conv_direct; /* resin_set_conv_method("direct") */
     resin_random_state random;
+    profile_state profile;
     struct resin_arena *arena;
     struct resin_pool *pool;
     struct graph_node *dead_nodes; /* graph nodes waiting to be freed, see autograd.c */

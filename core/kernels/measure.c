@@ -1,48 +1,113 @@
-/* measure.c: how fast this machine multiplies and adds right now, on the context's threads. */
+/* measure.c: how fast this machine multiplies and adds, and reads and writes memory, right now, on
+ * the context's threads. */
+#include "core/base/profile.h"
 #include "core/base/threads.h"
 #include "core/kernels/kernels.h"
 
-#include <time.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 /* Short pieces, so that a thread that is held up takes fewer of them. */
 enum { PIECES_PER_THREAD = 32, RUNS = 8 };
 
-typedef struct measurement {
-    const peak_kernels *kernels;
-    int64_t rounds;
-    float result[PIECES_PER_THREAD * 64];
-} measurement;
-
-static double seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-static void measure_piece(void *argument, int64_t piece, int worker) {
-    (void)worker;
-    measurement *m = argument;
-    m->result[piece] = m->kernels->multiply_add(m->rounds);
-}
-
 /* The shortest of `runs` runs of `pieces` pieces. */
-static double shortest_run(resin_context *context, measurement *m, int64_t pieces, int runs) {
+static double shortest_run(resin_context *context, resin_piece body, void *argument, int64_t pieces,
+                           int runs) {
     double shortest = 0;
     for (int run = 0; run < runs; run++) {
-        double start = seconds();
-        resin_parallel(context, pieces, measure_piece, m);
-        double taken = seconds() - start;
+        double start = resin_seconds();
+        resin_parallel(context, pieces, body, argument);
+        double taken = resin_seconds() - start;
         if (run == 0 || taken < shortest) shortest = taken;
     }
     return shortest;
 }
 
+/* ---- Arithmetic ------------------------------------------------------------------------------ */
+
+typedef struct peak_job {
+    const peak_kernels *kernels;
+    int64_t rounds;
+    float result[PIECES_PER_THREAD * 64];
+} peak_job;
+
+static void peak_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    peak_job *job = argument;
+    job->result[piece] = job->kernels->multiply_add(job->rounds);
+}
+
 double resin_measure_peak(resin_context *context) {
-    measurement m = {.kernels = &resin_kernels()->peak, .rounds = 1024};
+    peak_job job = {.kernels = &resin_kernels()->peak, .rounds = 1024};
     /* Pieces of 1 to 2 ms, so that a run takes about 50 ms. */
-    while (shortest_run(context, &m, 1, 1) < 1e-3 && m.rounds < INT64_MAX / 4) m.rounds *= 2;
+    while (shortest_run(context, peak_piece, &job, 1, 1) < 1e-3 && job.rounds < INT64_MAX / 4)
+        job.rounds *= 2;
     int64_t pieces = (int64_t)PIECES_PER_THREAD * resin_workers(context);
-    double taken = shortest_run(context, &m, pieces, RUNS);
-    double operations = 2.0 * PEAK_SUMS * m.kernels->width * (double)m.rounds * (double)pieces;
+    double taken = shortest_run(context, peak_piece, &job, pieces, RUNS);
+    double operations = 2.0 * PEAK_SUMS * job.kernels->width * (double)job.rounds * (double)pieces;
     return operations / taken * 1e-9;
+}
+
+/* ---- Memory ---------------------------------------------------------------------------------- */
+
+enum { PIECE_FLOATS = 1 << 16, MEGABYTE = 1 << 20 };
+
+typedef struct memory_job {
+    const peak_kernels *kernels;
+    float *from, *to;
+    float factor;
+    float result[1024]; /* by piece: 256 MB in pieces of 256 kB */
+} memory_job;
+
+static void read_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    memory_job *job = argument;
+    job->result[piece] = job->kernels->read(PIECE_FLOATS, job->from + piece * PIECE_FLOATS);
+}
+
+static void copy_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const memory_job *job = argument;
+    job->kernels->copy(PIECE_FLOATS, job->factor, job->from + piece * PIECE_FLOATS,
+                       job->to + piece * PIECE_FLOATS);
+}
+
+/* Also brings the pages into being, by the threads that will use them. */
+static void fill_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const memory_job *job = argument;
+    for (int64_t i = piece * PIECE_FLOATS; i < (piece + 1) * PIECE_FLOATS; i++)
+        job->from[i] = job->to[i] = 1;
+}
+
+/* Much more than what the caches hold; a virtual machine may report those of its whole host. */
+static int64_t memory_pieces(void) {
+    long cache = 0;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    int64_t megabytes = (cache > 0 ? 4 * (int64_t)cache : 0) / MEGABYTE;
+    megabytes = megabytes < 64 ? 64 : megabytes > 256 ? 256 : megabytes;
+    return megabytes * MEGABYTE / (PIECE_FLOATS * (int64_t)sizeof(float));
+}
+
+resin_status resin_measure_bandwidth(resin_context *context, resin_bandwidth *bandwidth) {
+    memory_job job = {.kernels = &resin_kernels()->peak, .factor = 1};
+    int64_t pieces = memory_pieces();
+    size_t bytes = (size_t)pieces * PIECE_FLOATS * sizeof(float);
+    /* Not from the arena, which would keep it. */
+    void *memory;
+    if (posix_memalign(&memory, 4096, 2 * bytes) != 0)
+        return resin_fail(context, RESIN_ERROR_MEMORY,
+                          "memory_bandwidth: out of memory for two buffers of %zu MB",
+                          bytes / MEGABYTE);
+    job.from = memory;
+    job.to = job.from + pieces * PIECE_FLOATS;
+    resin_parallel(context, pieces, fill_piece, &job);
+    bandwidth->read = 1e-9 * (double)bytes /
+                      shortest_run(context, read_piece, &job, pieces, RUNS);
+    bandwidth->copy = 2e-9 * (double)bytes /
+                      shortest_run(context, copy_piece, &job, pieces, RUNS);
+    free(memory);
+    return RESIN_OK;
 }

@@ -1,7 +1,9 @@
 /* apply.c: calls an op: inputs and attributes against the signature, forward, and the graph's node.
  * Also what ops use of the contract in op.h. */
 #include "core/base/memory.h"
+#include "core/base/profile.h"
 #include "core/ops/autograd.h"
+#include "core/ops/op_profile.h"
 #include "core/ops/signature.h"
 
 #include <stdio.h>
@@ -61,7 +63,8 @@ resin_status resin_apply(resin_context *context, const char *op, resin_tensor *c
         return resin_fail(context, RESIN_ERROR_ARGUMENT, "there is no op \"%s\"", op);
     RESIN_TRY(check_inputs(context, index, inputs, count));
 
-    op_call call = {.context = context, .op = &op_table[index], .signature = signature_of(index)};
+    op_call call = {.context = context, .op = &op_table[index], .signature = signature_of(index),
+                    .mark = context->profile.mark};
     RESIN_TRY(signature_values(context, index, attributes, attribute_count, call.value));
     /* Optional tensors left out at the end are NULL, so that ops need not count. */
     int slots = call.signature->variadic ? count : call.signature->tensors;
@@ -77,6 +80,7 @@ resin_status resin_apply(resin_context *context, const char *op, resin_tensor *c
         call.in = block;
         call.wants_grad = (bool *)(call.in + slots);
     }
+    double begun = profile_begin(context);
     resin_status status = RESIN_OK;
     for (int i = 0; i < slots; i++) {
         call.in[i] = i < count ? inputs[i] : NULL;
@@ -87,6 +91,7 @@ resin_status resin_apply(resin_context *context, const char *op, resin_tensor *c
         call.recording |= call.wants_grad[i] && call.op->backward;
     }
     if (status == RESIN_OK) status = run_forward(&call);
+    if (status == RESIN_OK) op_profile_forward(&call, begun);
     resin_deallocate(context, block);
     *out = call.out;
     return status;

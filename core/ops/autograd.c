@@ -4,6 +4,7 @@
 
 #include "core/base/memory.h"
 #include "core/ops/grad_sum.h"
+#include "core/ops/op_profile.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -343,7 +344,10 @@ static resin_status run_node(graph_node *node) {
     RESIN_TRY(check_versions(call));
     call->out_grad = node->grad;
     node->grad = NULL;
+    op_backward_profile profile;
+    op_profile_backward_begin(call, &profile);
     resin_status status = call->op->backward(call);
+    op_profile_backward_count(call, &profile);
     resin_release(call->out_grad);
     call->out_grad = NULL;
     if (status == RESIN_OK) status = deliver(call, true);
@@ -352,6 +356,7 @@ static resin_status run_node(graph_node *node) {
         resin_release(call->in_grad[i]);
         call->in_grad[i] = NULL;
     }
+    op_profile_backward_end(call, &profile);
     return status;
 }
 

@@ -2,6 +2,7 @@
 #include "core/ops/conv.h"
 
 #include "core/base/memory.h"
+#include "core/base/profile.h"
 #include "core/base/threads.h"
 #include "core/kernels/kernels.h"
 #include "core/ops/conv_call.h"
@@ -81,9 +82,14 @@ resin_status conv_run(resin_context *context, const conv_call *call, conv_method
     /* The bits are the same at any number of threads; a small call stays in the caller's. */
     int threads = context->threads;
     if (conv_multiply_adds(s) < small_work) context->threads = 1;
+    double begun = profile_begin(context);
     bool before = call->x.scale && !conv_method_normalizes(method);
     resin_status status = before ? run_on_normalized(context, call, method)
                                  : run_method(context, call, method);
+    profile_end(context, begun,
+                (resin_profile_event){.name = "conv2d", .pass = conv_pass_name(call->pass),
+                                      .method = conv_method_name(method),
+                                      .multiply_adds = conv_multiply_adds(s)});
     context->threads = threads;
     return status;
 }

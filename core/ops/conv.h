@@ -36,6 +36,7 @@ typedef enum conv_method {
 } conv_method;
 
 const char *conv_method_name(conv_method method);
+const char *conv_pass_name(conv_pass pass); /* "forward", "data", "weights" */
 
 /* The choice: counts flops and bytes of each method that can do the shape. `exact` excludes
  * Winograd. */

@@ -9,6 +9,12 @@ const char *conv_method_name(conv_method method) {
     return method >= 0 && method < CONV_METHOD_COUNT ? names[method] : "unknown";
 }
 
+const char *conv_pass_name(conv_pass pass) {
+    static const char *const names[] = {[CONV_FORWARD] = "forward", [CONV_BACKWARD_DATA] = "data",
+                                        [CONV_BACKWARD_WEIGHTS] = "weights"};
+    return names[pass];
+}
+
 bool conv_method_fits(const conv_shape *s, conv_pass pass, conv_method method) {
     (void)pass;
     switch (method) {

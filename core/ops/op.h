@@ -58,6 +58,7 @@ typedef struct op_call {
     resin_tensor *saved[OP_MAX_SAVED];
     uint64_t saved_version[OP_MAX_SAVED];
     int64_t saved_number[OP_SAVED_NUMBERS]; /* geometry, e.g. a conv_shape */
+    int64_t mark; /* of the profile, when forward ran (resin_profile_mark) */
 
     /* Backward: the gradient of `out` (same shape and dtype, any strides), and where the inputs'
      * gradients go: see op_input_grad. */

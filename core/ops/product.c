@@ -11,6 +11,7 @@
 #include "core/ops/product.h"
 
 #include "core/base/memory.h"
+#include "core/base/profile.h"
 #include "core/base/threads.h"
 #include "core/kernels/kernels.h"
 #include "core/ops/conv_call.h"
@@ -363,7 +364,12 @@ resin_status product_run(resin_context *context, const product_call *call) {
     product_plan plan = {.call = call};
     cut(&plan);
     choose_copies(&plan);
+    double begun = profile_begin(context);
     resin_status status = run(context, &plan);
+    profile_end(context, begun,
+                (resin_profile_event){.name = "product", .method = "packed",
+                                      .multiply_adds = (double)call->batch * (double)call->m *
+                                                       (double)call->n * (double)call->k});
     resin_deallocate(context, plan.packed_a);
     resin_deallocate(context, plan.packed_b);
     resin_deallocate(context, plan.copies);

@@ -47,6 +47,7 @@ void binding_register(lua_State *L, const luaL_Reg *functions);
 void binding_open_tensor(lua_State *L);  /* tensor.c: the type and its methods */
 void binding_open_ops(lua_State *L);     /* ops.c: the table of ops */
 void binding_open_engine(lua_State *L);  /* engine.c: threads, memory, random state */
+void binding_open_measure(lua_State *L); /* measure_binding.c: peaks, profiles */
 void binding_open_data(lua_State *L);    /* data_binding.c: files and data sets */
 void binding_open_loader(lua_State *L);  /* loader_binding.c: batches in the background, PNG */
 void binding_open_image(lua_State *L);   /* image_binding.c: pictures and folders */

@@ -192,7 +192,7 @@ static void open_interrupts(lua_State *L) {
     lua_pop(L, 1);
 }
 
-/* ---- Measuring and the terminal -------------------------------------------------------------- */
+/* ---- The process and the terminal ------------------------------------------------------------- */
 
 /* terminal_width() -> the columns of the terminal that standard output is, or nil if it is none. */
 static int terminal_width(lua_State *L) {
@@ -226,12 +226,6 @@ static int peak_rss(lua_State *L) {
     return 1;
 }
 
-/* fma_peak() -> GFLOP/s of multiply-adds on the context's threads. */
-static int fma_peak(lua_State *L) {
-    lua_pushnumber(L, resin_measure_peak(binding_context(L)));
-    return 1;
-}
-
 void binding_open_engine(lua_State *L) {
     static const luaL_Reg functions[] = {
         {"seed", seed},
@@ -251,7 +245,6 @@ void binding_open_engine(lua_State *L) {
         {"terminal_width", terminal_width},
         {"clock", clock_seconds},
         {"peak_rss", peak_rss},
-        {"fma_peak", fma_peak},
         {NULL, NULL},
     };
     open_interrupts(L);

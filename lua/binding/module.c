@@ -116,6 +116,7 @@ int luaopen_resin_core(lua_State *L) {
     binding_open_tensor(L);
     binding_open_ops(L);
     binding_open_engine(L);
+    binding_open_measure(L);
     binding_open_data(L);
     binding_open_loader(L);
     binding_open_image(L);
