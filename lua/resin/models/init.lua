@@ -21,27 +21,39 @@ for _, file in ipairs{"torchvision", "resnet", "resnext", "cifar", "wide", "prea
     for name, make in pairs(require("resin.models." .. file)) do models[name] = make end
 end
 
---- What scripts/bench.lua measures, by name: make() without a final softmax, the default batch, the
---- side of the (colour) images and the number of classes, as the reference networks have them.
+-- A function that makes a network of `name` with these options; what it is called with comes on top.
+local function preset(name, options)
+    return function(more)
+        local all = {}
+        for _, given in ipairs{options, more} do
+            for key, value in pairs(given) do all[key] = value end
+        end
+        return models[name](all)
+    end
+end
+
+--- What scripts/bench.lua measures, by name: make([{input =}]) without a final softmax, the default
+--- batch, the side of the (colour) images and the number of classes, as the reference networks have
+--- them.
 models.bench = {
     resnet20 = {
-        make = function() return models.cifar_resnet{depth = 20} end,
+        make = preset("cifar_resnet", {depth = 20}),
         batch = 128, side = 32, classes = 10,
     },
     resnet56 = {
-        make = function() return models.cifar_resnet{depth = 56} end,
+        make = preset("cifar_resnet", {depth = 56}),
         batch = 128, side = 32, classes = 10,
     },
     ["cifar14-w64"] = {
-        make = function() return models.cifar_resnet{depth = 14, width = 64} end,
+        make = preset("cifar_resnet", {depth = 14, width = 64}),
         batch = 64, side = 32, classes = 10,
     },
     ["tutorial-resnet"] = {
-        make = function() return models.tutorial_resnet{softmax = false} end,
+        make = preset("tutorial_resnet", {softmax = false}),
         batch = 2, side = 224, classes = 10,
     },
     ["tutorial-resnext"] = {
-        make = function() return models.tutorial_resnext{softmax = false} end,
+        make = preset("tutorial_resnext", {softmax = false}),
         batch = 32, side = 32, classes = 10,
     },
     resnet18 = {make = models.resnet18, batch = 16, side = 224, classes = 1000},

@@ -93,7 +93,8 @@ local function run_step(step, x, options, is_output)
 end
 
 --- Runs the plan on a list of tensors; returns the list of outputs. `owned`: inputs that belong to
---- the run (converted copies) and are released like any value.
+--- the run (converted copies) and are released like any value. options.observe(i) is called before
+--- step i, for measurements.
 function execution.run(plan, tensors, options, owned)
     local values, pending = {}, {}
     -- A layer may return its own input, so readers are counted by tensor, not by value.
@@ -104,8 +105,10 @@ function execution.run(plan, tensors, options, owned)
     for position, tensor in ipairs(tensors) do
         produce(position, tensor, plan.readers[position] - (owned[position] and 1 or 0))
     end
-    for _, step in ipairs(plan.steps) do
+    local observe = options.observe
+    for position, step in ipairs(plan.steps) do
         local arguments, x = step.arguments, nil
+        if observe then observe(position) end
         if step.many then
             x = {}
             for place, number_ in ipairs(arguments) do x[place] = values[number_] end
