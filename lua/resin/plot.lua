@@ -7,7 +7,8 @@
 ---   }
 ---
 --- plot.chart and plot.ticks (plot/chart.lua), plot.confusion (plot/matrix.lua), plot.images
---- (plot/images.lua). resin.report puts them together for a training.
+--- (plot/images.lua), plot.ranges (plot/ranges.lua), plot.sheet (plot/sheet.lua). resin.report puts
+--- them together for a training.
 local chart = require "resin.plot.chart"
 
 return {
@@ -15,4 +16,6 @@ return {
     ticks = chart.ticks,
     confusion = require("resin.plot.matrix").confusion,
     images = require("resin.plot.images").images,
+    ranges = require("resin.plot.ranges").ranges,
+    sheet = require("resin.plot.sheet").sheet,
 }

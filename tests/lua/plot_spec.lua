@@ -49,6 +49,33 @@ describe("a chart", function()
         assert.is_nil(svg:find("inf"))
         assert.equal(2 + 1, count(svg, "<circle"))
     end)
+    it("has a logarithmic axis, with a gap at 0", function()
+        local svg = plot.chart{y_log = true, series = {{name = "a", x = {1, 2, 3, 4, 5},
+            y = {1e-3, 0, 1, -1, 1000}}}}
+        assert_well_formed(svg)
+        assert.is_nil(svg:lower():find("nan"))
+        for _, mark in ipairs{">0.01<", ">1<", ">100<"} do
+            assert.is_truthy(svg:find(mark, 1, true), mark)
+        end
+        assert.equal(3 + 1, count(svg, "<circle"))
+        local y = {}
+        for at in svg:gmatch('<circle cx="[%d.]+" cy="([%d.]+)"') do y[#y + 1] = tonumber(at) end
+        assert.near(y[1] - y[2], y[2] - y[3], 0.2) -- three decades each
+        svg = plot.chart{y_log = true, series = {{name = "a", x = {1, 2}, y = {12, 70}}}}
+        for _, mark in ipairs{">20<", ">50<"} do
+            assert.is_truthy(svg:find(mark, 1, true), mark)
+        end
+    end)
+    it("has the ends of the axis that it is given, and dashed lines", function()
+        local function at(y_range)
+            local svg = plot.chart{y_range = y_range, series = {
+                {name = "a", x = {1, 2}, y = {1, 2}, dashed = true},
+                {name = "b", x = {1, 2}, y = {1, 2}}}}
+            assert.equal(1 + 1, count(svg, "stroke%-dasharray")) -- the line, and the legend's
+            return tonumber(svg:match('<circle cx="[%d.]+" cy="([%d.]+)"'))
+        end
+        assert.near((at{0, 1} + at{0, 1e9}) / 2, at{0, 2}, 1)
+    end)
     it("is drawn for light and dark pages", function()
         local svg = plot.chart{series = {}}
         assert.is_truthy(svg:find("prefers-color-scheme:dark", 1, true))
@@ -59,6 +86,46 @@ describe("a chart", function()
             assert_well_formed(svg)
             assert.is_nil(svg:lower():find("nan"))
         end
+    end)
+end)
+
+describe("ranges", function()
+    it("have a circle for each value, a bar from least to most, a stroke at the mean", function()
+        local svg = plot.ranges{title = "Seeds", note = "three", x_label = "Error", rows = {
+            {name = "a", note = "small", values = {1, 2, 6}}, {name = "b", values = {4}}}}
+        assert_well_formed(svg)
+        assert.equal(4, count(svg, "<circle"))
+        local x = {}
+        for at in svg:gmatch('<circle cx="([%d.]+)"') do x[#x + 1] = tonumber(at) end
+        local from, width = svg:match('<rect x="([%d.]+)" y="[%d.]+" width="([%d.]+)"')
+        assert.near(x[1], tonumber(from), 0.11)
+        assert.near(x[3] - x[1], tonumber(width), 0.11)
+        local mean = svg:match('<line x1="([%d.]+)" x2="%1" y1="[%d.]+" y2="[%d.]+" class="line1"')
+        assert.near((x[1] + x[2] + x[3]) / 3, tonumber(mean), 0.11)
+    end)
+    it("can be one value", function()
+        local svg = plot.ranges{rows = {{name = "a", values = {0}}}}
+        assert_well_formed(svg)
+        assert.is_nil(svg:lower():find("nan"))
+    end)
+end)
+
+describe("a sheet", function()
+    it("puts pictures into rows", function()
+        local a = plot.chart{width = 300, height = 200, series = {}}
+        local svg = plot.sheet{title = "All", note = "of them", columns = 2, a, a, a}
+        assert_well_formed(svg)
+        assert.equal(1 + 3, count(svg, "<svg "))
+        local width, height = svg:match('width="(%d+)" height="(%d+)"')
+        local places = {}
+        for x, y in svg:gmatch('<svg x="(%d+)" y="(%d+)"') do
+            places[#places + 1] = {tonumber(x), tonumber(y)}
+        end
+        local top = tonumber(height) - 400
+        assert.same({{0, top}, {300, top}, {0, top + 200}}, places)
+        assert.equal("600", width)
+        assert.has_error(function() plot.sheet{"<p>"} end,
+            "plot.sheet: expected pictures that resin.plot has made")
     end)
 end)
 
