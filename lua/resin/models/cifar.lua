@@ -14,13 +14,15 @@ local function builder(options)
 
     function build.conv(filters, stride, kernel)
         return nn.conv2d{
-            filters, kernel = kernel, stride = stride, bias = false,
+            filters, kernel = kernel, stride = stride, bias = not options.batch_norm,
             padding = kernel % 2 == 1 and kernel // 2 or "same",
             initializer = "kaiming_normal", l1 = options.l1, l2 = options.l2,
         }
     end
 
-    function build.norm(x) return nn.batch_norm{rule = "pytorch"}(x) end
+    function build.norm(x)
+        return options.batch_norm and nn.batch_norm{rule = "pytorch"}(x) or x
+    end
 
     -- What is added to a block's result; nothing in a plain network.
     function build.shortcut(x, filters, stride)
@@ -50,10 +52,11 @@ end
 ---   kernel       3: the side of the convolutions' windows
 ---   shortcut     "identity" (without weights), "projection" (1x1 convolution and batch norm where
 ---                the size changes) or "none" (a plain network)
+---   batch_norm   true; without it convolutions have biases
 function cifar.cifar_resnet(options)
     options = parts.options("cifar_resnet", options, {
         depth = 20, width = 16, classes = 10, input = {32, 32, 3}, filters = check.optional,
-        kernel = 3, shortcut = "identity",
+        kernel = 3, shortcut = "identity", batch_norm = true,
     }, "depth")
     if not check.is_integer(options.depth, 8) or (options.depth - 2) % 6 ~= 0 then
         check.fail("cifar_resnet: depth must be 6 n + 2 (20, 32, 44, 56, 110), got %s",

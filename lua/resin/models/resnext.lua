@@ -60,13 +60,15 @@ end
 --- resnext{depth = 50, cardinality = 32, width = 4, classes = 1000, input = {224, 224, 3}}: 50
 --- 32x4d; {depth = 101, width = 8} is 101 32x8d. depth 29 (or variant = "cifar") is CIFAR's, 29
 --- 8x64d: cardinality = 8, width = 64, classes = 10, input = {32, 32, 3}; {29, cardinality = 16} is
---- 29 16x64d. width is that of a group in the first stage, blocks a list of the stages' numbers of
---- blocks in place of the depth's. The output is logits. The other options stand in parts.lua.
+--- 29 16x64d. width is that of a group in the first stage, stem = 64 the filters of the first
+--- convolution; blocks is a list of the stages' numbers of blocks in place of the depth's, filters
+--- of the channels behind their blocks ({256, 512, 1024 ...}). The output is logits. The other
+--- options stand in parts.lua.
 function resnext.resnext(options)
     options = parts.options("resnext", options, {
         depth = check.optional, variant = check.optional, cardinality = check.optional,
         width = check.optional, classes = check.optional, input = check.optional,
-        blocks = check.optional,
+        blocks = check.optional, filters = check.optional, stem = 64,
     }, "depth")
     local depth = options.depth
     local variant = options.variant
@@ -79,21 +81,23 @@ function resnext.resnext(options)
         if options[name] == nil then options[name] = value end
     end
     check.integer("resnext", "cardinality", options.cardinality, 1)
+    check.integer("resnext", "stem", options.stem, 1)
     local widths = parts.stage_filters("resnext", options.width, nil, 4)
     local units = units_of(variant, options.depth, options.blocks)
+    local filters = parts.stage_filters("resnext", 256, options.filters, #units)
 
     local build = builder(options)
     local x, y = nn.input(options.input), nil
     if variant == "imagenet" then
-        y = build.activate(build.conv_norm(x, "conv1", "bn1", 64, 7, 2))
+        y = build.activate(build.conv_norm(x, "conv1", "bn1", options.stem, 7, 2))
         y = nn.max_pool2d{kernel = 3, stride = 2, padding = 1}(y)
     else
-        y = build.activate(build.conv_norm(x, "conv1", "bn1", 64, 3, 1))
+        y = build.activate(build.conv_norm(x, "conv1", "bn1", options.stem, 3, 1))
     end
     for stage, count in ipairs(units) do
         for unit = 1, count do
             local name = ("layer%d.%d"):format(stage, unit - 1)
-            y = build.block(y, name, widths[stage], 256 << (stage - 1),
+            y = build.block(y, name, widths[stage], filters[stage],
                 stage > 1 and unit == 1 and 2 or 1)
         end
     end
