@@ -20,9 +20,9 @@ local NETWORKS = {
     {name = "shortcuts + batch norm", shortcut = "identity", batch_norm = true},
 }
 
--- How many layers at either end are compared, and from which ratio on a gradient counts as
--- vanishing or exploding.
-local ENDS, FACTOR = 6, 100
+-- How many layers at either end are compared; from which factor between them on a gradient counts
+-- as vanishing or exploding, and up to which as even.
+local ENDS, FACTOR, EVEN = 6, 100, 10
 
 ---- Measuring -------------------------------------------------------------------------------------
 
@@ -131,28 +131,31 @@ end
 local function between(ratio, factor) return ratio > 1 / factor and ratio < factor end
 
 local function judge(report, results)
-    local function ratios(i) return ratio_of(results[i].start), ratio_of(results[i].after) end
-    local bare, bare_after = ratios(1)
+    local start, text = {}, {}
+    for i, result in ipairs(results) do
+        start[i] = ratio_of(result.start)
+        text[i] = ("%s at the start, %s after %d steps"):format(number_text(start[i]),
+            number_text(ratio_of(result.after)), result.steps)
+    end
+    local bare, alone, normed, both = 1, 2, 3, 4 -- as in NETWORKS
+    local function middle(i) return results[i].start[#results[i].start // 2] end
+
     report:claim("without shortcuts and batch norm the gradient vanishes towards the first layers",
-        bare < 1 / FACTOR, "First : last is %s at the start and %s after training; vanishing would "
-        .. "be below %g.", number_text(bare), number_text(bare_after), 1 / FACTOR)
-    local normed, normed_after = ratios(3)
-    report:claim("with batch norm the plain network's gradient does not vanish (He et al.)",
-        normed >= 1 / FACTOR, "%s at the start, %s after training%s.", number_text(normed),
-        number_text(normed_after), normed > FACTOR and ": it explodes at the start" or "")
-    local residual, residual_after = ratios(4)
-    local better = math.abs(math.log(residual)) < math.abs(math.log(normed))
-    report:claim("shortcuts keep the gradient even over the depth",
-        between(residual, FACTOR) and better, "With batch norm %s at the start, %s after training; "
-        .. "without shortcuts %s and %s.", number_text(residual), number_text(residual_after),
-        number_text(normed), number_text(normed_after))
-    local alone, alone_after = ratios(2)
-    local largest = math.max(table.unpack(results[2].start))
-    report:say("Shortcuts without batch norm: first : last %s at the start, %s after training, but "
-        .. "the sums of %d blocks grow: the largest norm is %s at the start, that of the network "
-        .. "with both %s.", number_text(alone), number_text(alone_after),
-        (#results[2].start - 1) // 2, number_text(largest),
-        number_text(math.max(table.unpack(results[4].start))))
+        start[bare] < 1 / FACTOR, "First : last is %s; below %g would be vanishing. Its size in "
+        .. "the middle is %s at the start, with shortcuts and batch norm %s.", text[bare],
+        1 / FACTOR, number_text(middle(bare)), number_text(middle(both)))
+    report:claim("with batch norm the plain network's gradient does not vanish either",
+        start[normed] >= 1 / FACTOR, "First : last is %s%s.", text[normed], start[normed] > FACTOR
+        and ": it does not vanish, it explodes" or "")
+    report:claim("shortcuts with batch norm keep the gradient even over the depth",
+        between(start[both], EVEN) and not between(start[normed], EVEN),
+        "First : last is %s; without shortcuts %s. Within a factor of %g would be even.",
+        text[both], text[normed], EVEN)
+    report:claim("shortcuts alone do it", between(start[alone], EVEN)
+        and math.abs(math.log(middle(alone) / middle(both))) < math.log(FACTOR),
+        "First : last is %s, but the sums of the blocks grow without batch norm: in the middle the "
+        .. "norm is %s at the start, with batch norm %s.", text[alone], number_text(middle(alone)),
+        number_text(middle(both)))
 end
 
 local function draw(results, when, title, y_range)

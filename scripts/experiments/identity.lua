@@ -64,7 +64,7 @@ end
 
 ---- The same logits -------------------------------------------------------------------------------
 
--- The largest difference of two tensors, and how many of their values have not the same bits.
+-- The largest difference of two tensors, and how many of their values differ at all.
 local function difference(a, b)
     return (a - b):abs():max():item(), math.tointeger(a:not_equal(b):to("int64"):sum():item())
 end
@@ -80,12 +80,13 @@ local function compare(report, settings, shallow, deep, new_norms)
     local control = difference(logits, deep(images))
     set_scales(new_norms, 0)
     report:say("%d test images, logits up to %.4g: the largest difference between the networks is "
-        .. "%.3g, and %d of %d logits differ in their bits. With scales of 0.01 instead of 0 the "
-        .. "largest difference is %.3g.", #images, largest, apart, unequal, logits:count(), control)
+        .. "%.3g, and %d of %d logits differ. With scales of 0.01 instead of 0 the largest "
+        .. "difference is %.3g.", #images, largest, apart, unequal, logits:count(), control)
     report:claim("blocks whose last scale is zero leave the logits as they are",
         apart <= 1e-5 * largest, unequal == 0
-            and "Bit-equal: a new block adds products with 0, which are 0, and x + 0 is x."
-            or "Not bit-equal: the two networks are computed with other roundings.")
+            and "They are bit-equal: what a new block adds is a sum of products with 0, x + 0 is x, "
+            .. "and relu(x) is x for an x that has come out of a relu."
+            or "They are not bit-equal: the networks are computed with other roundings.")
     return apart, unequal
 end
 
@@ -97,7 +98,7 @@ local function compare_in_training(report, settings, shallow, deep)
         return difference(shallow(images, statistics), deep(images, statistics))
     end)
     report:say("In training mode (statistics of the batch) on %d images: largest difference %.3g, "
-        .. "%d logits with other bits.", #images, apart, unequal)
+        .. "%d logits differ.", #images, apart, unequal)
 end
 
 ---- The course ------------------------------------------------------------------------------------

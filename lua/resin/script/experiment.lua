@@ -119,11 +119,11 @@ function Report:table(columns, rows)
     self:say("%s", table.concat(lines, "\n"))
 end
 
-local ANSWERS = {[true] = "shown", [false] = "NOT shown"}
+local ANSWERS = {[true] = "Shown by these data", [false] = "NOT shown by these data"}
 
 function Report:claim(text, shown, why, ...)
     if select("#", ...) > 0 then why = why:format(...) end
-    self:say("Claim: %s. The data: %s. %s", text, ANSWERS[shown] or "undecided", why)
+    self:say("Claim: %s. %s. %s", text, ANSWERS[shown] or "These data do not decide", why)
 end
 
 function Report:data(rows) self.csv = history.csv(rows) end
