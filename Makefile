@@ -6,6 +6,9 @@
 #   make install         to PREFIX (/usr/local), below DESTDIR if given; make uninstall
 #   make sanitize        the tests with AddressSanitizer and UBSan
 #   make fuzz            the parsers of files on mutated inputs (FUZZ='COUNT SEED' for others)
+#   make test-arm        the C tests of the kernels, built for Arm (NEON), under qemu
+#   make compare         resin beside PyTorch, in turn: a table and a plot in runs/compare
+#                        (COMPARE='--rows resnet20,vgg16 --rounds 3', see scripts/compare.lua)
 #   make cifar10         fetches CIFAR-10 to data/cifar10 and checks it; make fashion-mnist likewise
 #   make clean
 #
@@ -23,8 +26,8 @@ V ?=
 .DELETE_ON_ERROR:
 .SECONDARY:
 .SUFFIXES:
-.PHONY: all module resnet test check sanitize fuzz cifar10 fashion-mnist install install-lua uninstall \
-    clean run-resnet c-tests tests embed-host FORCE
+.PHONY: all module resnet test check sanitize fuzz test-arm check-arm compare run-compare cifar10 \
+    fashion-mnist install install-lua uninstall clean run-resnet c-tests tests embed-host FORCE
 
 # As many jobs as processors, unless make is given a -j or was called by another make.
 ifeq ($(MAKELEVEL),0)
@@ -46,7 +49,8 @@ FOR_SETUP := CC='$(CC)' CFLAGS='$(CFLAGS)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDF
     BUSTED='$(or $(BUSTED),$(shell command -v busted || command -v busted-5.4))'
 
 # Goals that look at nothing, or that first install what is missing and call make again.
-ifneq ($(filter-out resnet test sanitize cifar10 fashion-mnist uninstall clean,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out resnet test sanitize test-arm compare cifar10 fashion-mnist uninstall clean,\
+    $(or $(MAKECMDGOALS),all)),)
 include $(BUILD)/config.mk
 endif
 
@@ -58,7 +62,7 @@ remember = @mkdir -p $(@D); printf '%s\n' '$(subst ','\'',$(strip $(1)))' > $@.n
 $(BUILD)/setup: FORCE
 	$(call remember,$(FOR_SETUP))
 $(BUILD)/config.mk: scripts/setup.sh $(BUILD)/setup
-	@$(FOR_SETUP) scripts/setup.sh configure $@
+	@$(FOR_SETUP) scripts/setup.sh configure $@ $(CONFIGURE)
 
 # ---- Flags --------------------------------------------------------------------------------------
 
@@ -248,6 +252,13 @@ run-resnet: all
 cifar10 fashion-mnist:
 	scripts/fetch_data.sh $@
 
+compare:
+	$(FOR_SETUP) scripts/setup.sh install compare
+	+$(MAKE) --no-print-directory run-compare
+
+run-compare: module
+	$(LUA) scripts/compare.lua $(COMPARE)
+
 test:
 	$(FOR_SETUP) scripts/setup.sh install test
 	+$(MAKE) --no-print-directory check
@@ -292,6 +303,23 @@ sanitize:
 ifneq ($(findstring address,$(SANITIZE)),)
 PRELOAD := env LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
 endif
+
+# The kernels' C tests for Arm, where vectors of 4 floats are NEON's: built by Debian's compiler for
+# it, run by qemu. A build of its own, without Lua.
+ARM_BUILD := $(abspath $(BUILD))/arm
+ARM_CMOCKA := $(ARM_BUILD)/cmocka/usr
+ARM_TESTS := autograd conv functions layers ops ops_layout optim profile tensor
+ARM_RUNNER := qemu-aarch64 -L /usr/aarch64-linux-gnu
+
+test-arm:
+	$(FOR_SETUP) scripts/setup.sh install arm
+	scripts/setup.sh cmocka arm64 $(ARM_BUILD)/cmocka
+	+$(MAKE) --no-print-directory check-arm BUILD=$(ARM_BUILD) CC=aarch64-linux-gnu-gcc \
+	    CONFIGURE=engine CPPFLAGS=-I$(ARM_CMOCKA)/include \
+	    LDFLAGS='-L$(ARM_CMOCKA)/lib/aarch64-linux-gnu -Wl,-rpath,$(ARM_CMOCKA)/lib/aarch64-linux-gnu'
+
+check-arm: $(ARM_TESTS:%=$(BUILD)/tests/test_%)
+	RESIN_TEST_RUNNER='$(ARM_RUNNER)' RESIN_TEST_SECONDS=3600 $(LUA) tests/run.lua $^
 
 # Better with sanitizers: make fuzz BUILD=build/sanitize SANITIZE=address,undefined
 $(BUILD)/tests/fuzz_files: $(OBJECTS)/tests/fuzz/fuzz_files.o $(ENGINE_OBJECTS) $(BUILD)/sources

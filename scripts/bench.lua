@@ -45,7 +45,8 @@ local JSON = '{"engine": "resin %s", "model": "%s", "mode": "%s", "batch": %d, "
     .. '"effective_gflops": %.1f, "fma_peak_gflops": %.1f, "memory_read_gbs": %.1f, '
     .. '"memory_copy_gbs": %.1f, "peak_rss_mb": %.0f, "steps": %d, "isa": "%s"}'
 local TEXT = "%s %s, batch %d, %d threads: %.2f ms a step (fastest %.2f), %.1f images/s, "
-    .. "%.0f effective GFLOP/s (multiply-add peak %.0f; memory read %.1f GB/s, copied %.1f), %.0f MB"
+    .. "%.0f effective GFLOP/s (multiply-add peak %.0f; memory read %.1f GB/s, copied %.1f), "
+    .. "%.0f MB"
 
 local function print_measured(m, json)
     if json then

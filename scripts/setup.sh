@@ -1,13 +1,17 @@
 #!/bin/sh
 # setup.sh: finds what resin is built from, and on Debian and Ubuntu installs what is missing.
 #
-#   scripts/setup.sh configure FILE        writes what it finds as make variables, or says in plain
-#                                          words what is missing and the line that installs it
-#   scripts/setup.sh install build|test|ci installs what is missing; where it may not, it prints
-#                                          the one line to run and stops
+#   scripts/setup.sh configure FILE [engine]
+#       writes what it finds as make variables, or says in plain words what is missing and the line
+#       that installs it; engine: without Lua's headers and OpenBLAS, for another processor
+#   scripts/setup.sh install build|test|ci|compare|arm
+#       installs what is missing to build, test, compare with PyTorch or test for Arm; where it may
+#       not, it prints the one line to run and stops
+#   scripts/setup.sh cmocka ARCHITECTURE FOLDER
+#       unpacks Debian's cmocka for another processor into a folder; the system stays as it is
 #
-# It reads CC, CFLAGS, CPPFLAGS, LDFLAGS, LUA, LUA_INCDIR, OPENBLAS_LIBDIR and
-# BUSTED from the environment.
+# It reads CC, CFLAGS, CPPFLAGS, LDFLAGS, LUA, LUA_INCDIR, OPENBLAS_LIBDIR, BUSTED and PYTHON from
+# the environment.
 set -u
 
 CC=${CC:-cc}
@@ -195,16 +199,37 @@ has_clang() {
     CC=clang "$0" configure "$scratch/clang.mk" > "$scratch/log" 2>&1
 }
 
-# Prints the names of what the level (build, test, ci) needs and this machine lacks.
+# TORCH_PYTHON: a Python that has PyTorch and torchvision.
+find_torch() {
+    for TORCH_PYTHON in ${PYTHON:-} python3 /usr/bin/python3; do
+        $TORCH_PYTHON -c 'import torch, torchvision' > "$scratch/log" 2>&1 && return 0
+    done
+    return 1
+}
+
+has_arm_compiler() {
+    CC=aarch64-linux-gnu-gcc has_compiler
+}
+
+# Prints the names of what the level (build, test, ...) needs and this machine lacks.
 missing() {
-    if has_compiler; then
-        find_lua_headers || echo "the headers of Lua 5.4"
-    else
-        printf 'a C compiler that works (%s)\n' "$CC"
-    fi
     find_lua || echo "Lua 5.4"
+    if [ "$1" = arm ]; then
+        has_arm_compiler || echo "a compiler for Arm (aarch64-linux-gnu-gcc)"
+        qemu-aarch64 --version > /dev/null 2>&1 || echo "qemu-aarch64"
+        return
+    fi
+    compiler=yes
+    has_compiler || compiler=no
+    [ $compiler = yes ] || printf 'a C compiler that works (%s)\n' "$CC"
+    [ "$1" = engine ] && return
+    [ $compiler = no ] || find_lua_headers || echo "the headers of Lua 5.4"
     find_openblas || echo "OpenBLAS"
     [ "$1" = build ] && return
+    if [ "$1" = compare ]; then
+        find_torch || echo "PyTorch and torchvision for Python"
+        return
+    fi
     has_cmocka || echo "cmocka"
     { find_lua && find_busted; } || echo "busted for Lua 5.4"
     pkg-config --version > /dev/null 2>&1 || echo "pkg-config"
@@ -215,20 +240,36 @@ missing() {
 # ---- Installing ---------------------------------------------------------------------------------
 
 debian_packages() {
+    if [ "$1" = arm ]; then
+        printf 'lua5.4 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user'
+        return
+    fi
     printf 'gcc libc6-dev lua5.4 liblua5.4-dev libopenblas0-openmp'
     printf ' zlib1g-dev libpng-dev libjpeg-dev'
-    [ "$1" = build ] || printf ' libcmocka-dev lua-busted pkg-config'
-    [ "$1" = ci ] && printf ' clang'
-    return 0
+    case $1 in
+        test) printf ' libcmocka-dev lua-busted pkg-config' ;;
+        ci) printf ' libcmocka-dev lua-busted pkg-config clang' ;;
+        compare) printf ' python3-torch python3-torchvision' ;;
+    esac
 }
 
 debian_line() {
     printf 'apt-get update && apt-get install -y --no-install-recommends %s' "$(debian_packages "$1")"
 }
 
+# $1: the level, $2: what a system calls the tools for tests. What comes behind the packages to
+# build, on a system that is not Debian's kin.
+more_to_install() {
+    case $1 in
+        build) ;;
+        compare) printf ' && python3 -m pip install torch torchvision' ;;
+        *) printf ' %s' "$2" ;;
+    esac
+}
+
 # The one line that installs everything of the level on this system, as its administrator.
 install_line() {
-    test_tools='' rocks='luarocks --lua-version 5.4 install busted'
+    rocks='luarocks --lua-version 5.4 install busted'
     if command -v apt-get > /dev/null; then
         as="su -c '%s'"
         command -v sudo > /dev/null && as="sudo sh -c '%s'"
@@ -236,22 +277,22 @@ install_line() {
         # The format is one of the three above.
         # shellcheck disable=SC2059
         printf "$as" "$(debian_line "$1")"
+    elif [ "$1" = arm ]; then
+        printf '(with the package manager of your system) lua-5.4 qemu-user, and gcc as'
+        printf ' aarch64-linux-gnu-gcc with the C library of Arm'
     elif command -v dnf > /dev/null; then
-        [ "$1" = build ] || test_tools=" libcmocka-devel pkgconf luarocks && $rocks"
         printf 'dnf install gcc make lua lua-devel openblas-openmp zlib-devel libpng-devel %s%s' \
-            libjpeg-turbo-devel "$test_tools"
+            libjpeg-turbo-devel \
+            "$(more_to_install "$1" "libcmocka-devel pkgconf luarocks && $rocks")"
     elif command -v apk > /dev/null; then
-        [ "$1" = build ] || test_tools=' cmocka-dev pkgconf lua5.4-busted'
         printf 'apk add gcc make musl-dev lua5.4 lua5.4-dev openblas zlib-dev libpng-dev %s%s' \
-            libjpeg-turbo-dev "$test_tools"
+            libjpeg-turbo-dev "$(more_to_install "$1" 'cmocka-dev pkgconf lua5.4-busted')"
     elif [ "$(uname -s)" = Darwin ]; then
-        [ "$1" = build ] || test_tools=" cmocka pkgconf luarocks && $rocks"
         printf 'xcode-select --install; brew install lua@5.4 openblas libpng jpeg-turbo%s' \
-            "$test_tools"
+            "$(more_to_install "$1" "cmocka pkgconf luarocks && $rocks")"
     else
         printf '(with the package manager of your system) gcc make lua-5.4 openblas zlib libpng'
-        printf ' libjpeg-turbo'
-        [ "$1" = build ] || printf ' cmocka pkg-config; %s' "$rocks"
+        printf ' libjpeg-turbo%s' "$(more_to_install "$1" "cmocka pkg-config; $rocks")"
     fi
 }
 
@@ -270,8 +311,12 @@ may_install() {
 }
 
 install() {
-    purpose='build'
-    [ "$1" = build ] || purpose='build and test'
+    case $1 in
+        build) purpose='build' ;;
+        compare) purpose='build and compare with PyTorch' ;;
+        arm) purpose='test for Arm' ;;
+        *) purpose='build and test' ;;
+    esac
     lacking=$(missing "$1")
     [ -n "$lacking" ] || return 0
     if ! may_install; then
@@ -292,7 +337,7 @@ install() {
 # ---- Configuring --------------------------------------------------------------------------------
 
 configure() {
-    lacking=$(missing build)
+    lacking=$(missing "${2:-build}")
     if [ -n "$lacking" ]; then
         say_missing build build
         if command -v "${CC%% *}" > /dev/null && ! has_compiler; then
@@ -302,7 +347,8 @@ configure() {
         return 1
     fi
     find_lua
-    find_lua_headers
+    LUA_FLAGS='' LUA_LIBS=''
+    [ "${2:-}" = engine ] || find_lua_headers
     find_openblas
     find_kernel_sets
     FEATURES='' FEATURE_LIBS='' FEATURE_REQUIRES='' zlib=no png=no jpeg=no
@@ -327,11 +373,40 @@ END
         "kernels for $KERNEL_SETS; zlib (gzipped data): $zlib, libpng: $png, libjpeg: $jpeg"
 }
 
+# ---- cmocka for another processor ---------------------------------------------------------------
+
+# With lists of packages of its own in $scratch, so that neither the administrator's rights nor a
+# second architecture in the system are needed.
+unpack_cmocka() {
+    [ -e "$2/usr/include/cmocka.h" ] && return 0
+    { command -v apt-get && command -v dpkg-deb; } > /dev/null || {
+        echo "resin: this needs the packages of Debian or Ubuntu: unpack cmocka, built for $1," \
+            "into $2 (usr/include, usr/lib)" >&2
+        return 1
+    }
+    echo "resin: fetching Debian's libcmocka-dev for $1 into $2"
+    mkdir -p "$scratch/lists/partial" "$scratch/archives/partial" "$2.new" && chmod 755 "$scratch"
+    : > "$scratch/status"
+    for action in update 'download libcmocka-dev libcmocka0'; do
+        # An action and its packages: meant to be split.
+        # shellcheck disable=SC2086
+        (cd "$scratch" && apt-get -q -o APT::Architecture="$1" -o APT::Architectures="$1" \
+            -o Dir::State="$scratch" -o Dir::State::status="$scratch/status" \
+            -o Dir::Cache="$scratch" -o APT::Sandbox::User=root $action > "$scratch/log" 2>&1) || {
+            sed 's/^/resin:   /' "$scratch/log" >&2
+            return 1
+        }
+    done
+    for package in "$scratch"/libcmocka*.deb; do dpkg-deb -x "$package" "$2.new" || return 1; done
+    rm -rf "$2" && mv "$2.new" "$2"
+}
+
 case ${1:-}:${2:-} in
-    configure:?*) configure "$2" ;;
-    install:build | install:test | install:ci) install "$2" ;;
+    configure:?*) configure "$2" "${3:-}" ;;
+    install:build | install:test | install:ci | install:compare | install:arm) install "$2" ;;
+    cmocka:?*) unpack_cmocka "$2" "${3:?a folder}" ;;
     *)
-        echo "usage: setup.sh configure FILE | setup.sh install build|test|ci" >&2
+        sed -n 's/^#   scripts/usage: scripts/p' "$0" >&2
         exit 2
         ;;
 esac

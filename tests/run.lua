@@ -6,6 +6,7 @@
 -- program of cmocka, and any other program prints such a line itself. A test that dies, prints no
 -- result, runs fewer tests than it announced or exceeds RESIN_TEST_SECONDS (900) has failed,
 -- whatever it printed. The exit status is 0 when something passed and nothing failed.
+-- RESIN_TEST_RUNNER stands before each program, as qemu for those of another processor.
 
 local seconds = tonumber(os.getenv("RESIN_TEST_SECONDS")) or 900
 local limit = os.execute("timeout 1 true >/dev/null 2>&1") and ("timeout %d "):format(seconds) or ""
@@ -37,7 +38,9 @@ end
 
 local function kind_and_command(test)
     if test:match("_spec%.lua$") then return "busted", os.getenv("BUSTED") .. " " .. test end
-    return test:match("test_[^/]+$") and "cmocka" or "plain", test
+    local runner = os.getenv("RESIN_TEST_RUNNER")
+    local command = runner and runner .. " " .. test or test
+    return test:match("test_[^/]+$") and "cmocka" or "plain", command
 end
 
 local function run(test)

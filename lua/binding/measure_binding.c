@@ -67,9 +67,10 @@ static int profile(lua_State *L) {
     return 1;
 }
 
-/* profile_mark(number): the mark of the events to come. */
+/* profile_mark(number) -> the mark before; that of the events to come. */
 static int profile_mark(lua_State *L) {
-    lua_pushinteger(L, (lua_Integer)resin_profile_mark(binding_context(L), luaL_checkinteger(L, 1)));
+    lua_Integer mark = luaL_checkinteger(L, 1);
+    lua_pushinteger(L, (lua_Integer)resin_profile_mark(binding_context(L), mark));
     return 1;
 }
 

@@ -138,7 +138,8 @@ end
 ---- By kind of work -----------------------------------------------------------------------------
 
 local BETWEEN = {
-    conv_bn_act = "batch norm, shortcut, activation", batch_norm = "batch norm, shortcut, activation",
+    conv_bn_act = "batch norm, shortcut, activation",
+    batch_norm = "batch norm, shortcut, activation",
     conv2d = "convolution, rest", linear = "dense, rest", matmul = "dense, rest",
 }
 
@@ -236,7 +237,7 @@ local LIMITS = [[
 Limits in this run, %d threads: multiply-add peak %.0f GFLOP/s; memory read %.1f GB/s, copied %.1f.
 %.2f G multiply-adds, counted directly, take %.2f ms at the peak (Winograd does a quarter of them);
 %.0f MB of tensors, each read and written once, take %.2f ms as copies. Times are medians.
-"conv ms" is the convolution or matrix product alone, forward and backward; the GFLOP/s are its own.]]
+"conv ms" is the convolution or matrix product alone, both ways; the GFLOP/s are its own.]]
 
 --- The tables as text.
 function profile.text(p)

@@ -11,10 +11,9 @@ local function random_labels(batch, classes)
     return labels
 end
 
---- A step as an object: settings have model (the name), mode ("train" or "infer"), and perhaps batch
---- and side. Fields: network, batch, side, model; run(observe) runs it and returns the seconds that
---- the optimizer took; observe(i) is called before step i of the model's plan, and once more before
---- the loss.
+--- A step as an object: settings have model (the name), mode ("train" or "infer"), and perhaps
+--- batch and side. Fields: network, batch, side, model; run(observe) runs it and returns the seconds
+--- of the optimizer; observe(i) is called before step i of the model's plan, and before the loss.
 function step.new(settings)
     local network = networks[settings.model]
     local self = {
@@ -70,10 +69,10 @@ function step.times(self, seconds)
     return times
 end
 
---- The middle one of a list of numbers, which is sorted; of an even number the larger of the two.
+--- The median of a list of numbers, which is sorted.
 function step.median(values)
     table.sort(values)
-    return values[#values // 2 + 1]
+    return (values[(#values + 1) // 2] + values[#values // 2 + 1]) / 2
 end
 
 return step
