@@ -8,6 +8,15 @@
 /* Points of a Winograd tile F(4x4, 3x3): 6 x 6 in, 4 x 4 out. */
 enum { WINOGRAD_POINTS = 36, WINOGRAD_OUTPUTS = 16 };
 
+/* Batch normalization between a convolution's result x and the gradient dy that comes back to it, by
+ * channel: the gradient of x is a * g + b * (x - mean) + c, where g is dy, or 0 where relu stopped
+ * x * scale + shift (scale is NULL where there is no relu). */
+typedef struct conv_norm {
+    const float *x; /* as large as dy */
+    const float *mean, *a, *b, *c;
+    const float *scale, *shift;
+} conv_norm;
+
 typedef struct conv_kernels {
     int vector;        /* floats in a vector */
     int block_rows;    /* the register block of `product` */
@@ -42,6 +51,12 @@ typedef struct conv_kernels {
     void (*normalize)(int64_t pixels, int64_t channels, const float *x, int64_t x_step,
                       const float *scale, const float *shift, float *to, int64_t to_step);
 
+    /* The gradient of x for pixels of channels [first, first + channels), with zeros up to to_step;
+     * dy and x point to the first channel. */
+    void (*norm_gradient)(int64_t pixels, int64_t channels, const float *dy, const float *x,
+                          int64_t x_step, const conv_norm *norm, int64_t first, float *to,
+                          int64_t to_step);
+
     /* sums[j] = or += sum over rows of a[i * a_step + j]. */
     void (*column_sums)(int64_t rows, int64_t columns, const float *a, int64_t a_step, float *sums,
                         bool accumulate);
@@ -52,7 +67,7 @@ typedef struct conv_kernels {
      *   input:    v = B^T d B,   6x6 pixels
      *   gradient: m = A dy A^T,  4x4 pixels
      *   output:   y = A^T m A + bias (may be NULL) of one tile, of which rows x columns pixels are
-     *             written; any number of channels */
+     *             written, or added to; any number of channels */
     void (*winograd_input)(int64_t tiles, int64_t channels, const float *pixels, int64_t row_step,
                            int64_t pixel_step, float *v, int64_t v_step, int64_t plane);
     void (*winograd_gradient)(int64_t tiles, int64_t channels, const float *pixels,
@@ -60,7 +75,7 @@ typedef struct conv_kernels {
                               int64_t plane);
     void (*winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
                             float *pixels, int64_t row_step, int64_t pixel_step, int rows,
-                            int columns);
+                            int columns, bool add);
 
     /* u = G w G^T for rows x columns of weights: element (tap, i, j) at
      * w[tap * tap_step + i * row_step + j], or, rotated (the weights of backward-data), at

@@ -3,6 +3,7 @@
 #ifndef RESIN_KERNELS_CONV_NAMES_H
 #define RESIN_KERNELS_CONV_NAMES_H
 
+#include "core/kernels/conv_kernels.h"
 #include "core/kernels/kernel.h"
 
 void KERNEL(product_panel)(int64_t rows, int columns, int64_t depth, const float *a,
@@ -17,13 +18,18 @@ void KERNEL(product_segments)(int64_t segments, int64_t a_segment, int64_t b_seg
                               int64_t c_step, bool accumulate);
 void KERNEL(pack)(int64_t rows, int64_t columns, const float *from, int64_t from_step,
                   bool transposed, float *to, int64_t width);
+void KERNEL(normalize)(int64_t pixels, int64_t channels, const float *x, int64_t x_step,
+                       const float *scale, const float *shift, float *to, int64_t to_step);
+void KERNEL(norm_gradient)(int64_t pixels, int64_t channels, const float *dy, const float *x,
+                           int64_t x_step, const conv_norm *norm, int64_t first, float *to,
+                           int64_t to_step);
 void KERNEL(column_sums)(int64_t rows, int64_t columns, const float *a, int64_t a_step, float *sums,
                          bool accumulate);
 void KERNEL(winograd_input)(int64_t tiles, int64_t channels, const float *pixels, int64_t row_step,
                             int64_t pixel_step, float *v, int64_t v_step, int64_t plane);
 void KERNEL(winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
                              float *pixels, int64_t row_step, int64_t pixel_step, int rows,
-                             int columns);
+                             int columns, bool add);
 void KERNEL(winograd_gradient)(int64_t tiles, int64_t channels, const float *pixels,
                                int64_t row_step, int64_t pixel_step, float *m, int64_t m_step,
                                int64_t plane);

@@ -99,28 +99,6 @@ void KERNEL(pack)(int64_t rows, int64_t columns, const float *from, int64_t from
     }
 }
 
-typedef int32_t vmask __attribute__((vector_size(VECTOR_FLOATS * 4)));
-
-/* The same arithmetic as norm_loops.h's `apply`. NaN is not below zero and stays. */
-static void normalize(int64_t pixels, int64_t channels, const float *x, int64_t x_step,
-                      const float *scale, const float *shift, float *to, int64_t to_step) {
-    int64_t vectors = channels - channels % VECTOR_FLOATS;
-    for (int64_t p = 0; p < pixels; p++) {
-        for (int64_t c = 0; c < vectors; c += VECTOR_FLOATS) {
-            vfloat z = vload(x + c) * vload(scale + c) + vload(shift + c);
-            vmask below = z < (vfloat){0};
-            vstore(to + c, (vfloat)((vmask)z & ~below));
-        }
-        for (int64_t c = vectors; c < channels; c++) {
-            float z = x[c] * scale[c] + shift[c];
-            to[c] = z < 0 ? 0 : z;
-        }
-        for (int64_t c = channels; c < to_step; c++) to[c] = 0;
-        x += x_step;
-        to += to_step;
-    }
-}
-
 void KERNEL(column_sums)(int64_t rows, int64_t columns, const float *a, int64_t a_step, float *sums,
                          bool accumulate) {
     int64_t j = 0;
@@ -150,7 +128,8 @@ const conv_kernels KERNEL(conv) = {
     .product_ahead = KERNEL(product_ahead),
     .product_segments = KERNEL(product_segments),
     .pack = KERNEL(pack),
-    .normalize = normalize,
+    .normalize = KERNEL(normalize),
+    .norm_gradient = KERNEL(norm_gradient),
     .column_sums = KERNEL(column_sums),
     .winograd_input = KERNEL(winograd_input),
     .winograd_output = KERNEL(winograd_output),

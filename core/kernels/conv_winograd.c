@@ -89,10 +89,10 @@ static ALWAYS_INLINE void input_vector(const float *pixels, int64_t row_step, in
     }
 }
 
-/* Only the first rows and columns of the tile are written. */
+/* Only the first rows and columns of the tile are written, or added to. */
 static ALWAYS_INLINE void output_vector(const float *m, int64_t plane, vfloat bias, float *pixels,
                                         int64_t row_step, int64_t pixel_step, int rows,
-                                        int columns) {
+                                        int columns, bool add) {
     vfloat half[4][6];
     UNROLL
     for (int x = 0; x < 6; x++) {
@@ -110,7 +110,8 @@ static ALWAYS_INLINE void output_vector(const float *m, int64_t plane, vfloat bi
         UNROLL
         for (int x = 0; x < 4; x++) {
             if (y < rows && x < columns) {
-                vstore(pixels + y * row_step + x * pixel_step, t[x] + bias);
+                float *to = pixels + y * row_step + x * pixel_step;
+                vstore(to, add ? vload(to) + t[x] : t[x] + bias);
             }
         }
     }
@@ -211,32 +212,37 @@ void KERNEL(winograd_gradient)(int64_t tiles, int64_t channels, const float *pix
 /* A rest of channels narrower than a vector is computed beside the image. */
 static void output_rest(int64_t channels, const float *m, int64_t plane, const float *bias,
                         float *pixels, int64_t row_step, int64_t pixel_step, int rows,
-                        int columns) {
+                        int columns, bool add) {
     float tile[WINOGRAD_OUTPUTS][VECTOR_FLOATS];
-    output_vector(m, plane, (vfloat){0}, tile[0], 4 * VECTOR_FLOATS, VECTOR_FLOATS, 4, 4);
+    output_vector(m, plane, (vfloat){0}, tile[0], 4 * VECTOR_FLOATS, VECTOR_FLOATS, 4, 4,
+                  false);
     for (int y = 0; y < rows; y++) {
         for (int x = 0; x < columns; x++) {
             float *to = pixels + y * row_step + x * pixel_step;
-            for (int64_t c = 0; c < channels; c++) to[c] = tile[y * 4 + x][c] + (bias ? bias[c] : 0);
+            for (int64_t c = 0; c < channels; c++) {
+                to[c] = tile[y * 4 + x][c] + (add ? to[c] : bias ? bias[c] : 0);
+            }
         }
     }
 }
 
 void KERNEL(winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
                              float *pixels, int64_t row_step, int64_t pixel_step, int rows,
-                             int columns) {
+                             int columns, bool add) {
     int64_t c = 0;
     for (; c + VECTOR_FLOATS <= channels; c += VECTOR_FLOATS) {
         vfloat b = bias ? vload(bias + c) : (vfloat){0};
-        if (rows == 4 && columns == 4) {
-            output_vector(m + c, plane, b, pixels + c, row_step, pixel_step, 4, 4);
+        if (rows == 4 && columns == 4 && add) {
+            output_vector(m + c, plane, b, pixels + c, row_step, pixel_step, 4, 4, true);
+        } else if (rows == 4 && columns == 4) {
+            output_vector(m + c, plane, b, pixels + c, row_step, pixel_step, 4, 4, false);
         } else {
-            output_vector(m + c, plane, b, pixels + c, row_step, pixel_step, rows, columns);
+            output_vector(m + c, plane, b, pixels + c, row_step, pixel_step, rows, columns, add);
         }
     }
     if (c < channels) {
         output_rest(channels - c, m + c, plane, bias ? bias + c : NULL, pixels + c, row_step,
-                    pixel_step, rows, columns);
+                    pixel_step, rows, columns, add);
     }
 }
 

@@ -40,15 +40,16 @@ typedef struct norm_loops {
     void (*apply)(int64_t rows, int64_t channels, const void *x, const void *scale,
                   const void *shift, const void *shortcut, norm_activation activation, void *y);
     /* Over a block of rows, with g = dy behind the gate: sum_g = sum of g, sum_gx = sum of
-     * g * (x - mean). */
+     * g * (x - mean). g itself is written where it is not NULL; it may be dy. */
     void (*gradient_sums)(int64_t rows, int64_t channels, const void *x, const void *mean,
-                          const norm_gate *gate, const void *dy, void *sum_g, void *sum_gx);
+                          const norm_gate *gate, const void *dy, void *g, void *sum_g,
+                          void *sum_gx);
     /* total += block. */
     void (*add_sums)(int64_t channels, const void *block, double *total);
-    /* dx = a * g + b * (x - mean) + c by channel, dshortcut = g; either may be NULL. */
+    /* dx = a * g + b * (x - mean) + c by channel. */
     void (*gradient)(int64_t rows, int64_t channels, const void *x, const void *mean,
                      const norm_gate *gate, const void *dy, const void *a, const void *b,
-                     const void *c, void *dx, void *dshortcut);
+                     const void *c, void *dx);
     /* sum = sum of x over a block of rows. */
     void (*channel_sums)(int64_t rows, int64_t channels, const void *x, void *sum);
 } norm_loops;

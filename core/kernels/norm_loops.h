@@ -177,8 +177,9 @@ ALWAYS_INLINE real REAL_NAME(gated_one)(real dy, real x, const norm_gate *gate, 
 /* `column` is the first channel. */
 ALWAYS_INLINE void REAL_NAME(sums_column)(int64_t rows, int64_t channels, int64_t column,
                                           const real *x, const real *mean, const norm_gate *gate,
-                                          const real *dy, real *sum_g, real *sum_gx,
-                                          const int kind, const int width, const int lanes) {
+                                          const real *dy, real *g_out, real *sum_g,
+                                          real *sum_gx, const int kind, const int width,
+                                          const int lanes) {
     vreal sum[4] = {{0}}, product[4] = {{0}}, center[4] = {{0}}, scale[4] = {{0}},
           shift[4] = {{0}};
     const real *y = kind == GATE_BY_OUTPUT ? gate->y : dy;
@@ -198,6 +199,7 @@ ALWAYS_INLINE void REAL_NAME(sums_column)(int64_t rows, int64_t channels, int64_
                 REAL_NAME(real_load)(dy + at),
                 REAL_NAME(output_vector)(v, y + at, scale[i % width], shift[i % width], kind),
                 kind);
+            if (g_out) REAL_NAME(real_store)(g_out + at, g);
             sum[i] += g;
             product[i] += g * (v - center[i % width]);
         }
@@ -208,6 +210,7 @@ ALWAYS_INLINE void REAL_NAME(sums_column)(int64_t rows, int64_t channels, int64_
             vreal g = REAL_NAME(gated)(
                 REAL_NAME(real_load)(dy + at),
                 REAL_NAME(output_vector)(v, y + at, scale[i], shift[i], kind), kind);
+            if (g_out) REAL_NAME(real_store)(g_out + at, g);
             sum[i] += g;
             product[i] += g * (v - center[i]);
         }
@@ -223,17 +226,20 @@ ALWAYS_INLINE void REAL_NAME(sums_column)(int64_t rows, int64_t channels, int64_
 
 ALWAYS_INLINE void REAL_NAME(sums)(int64_t rows, int64_t channels, const real *x,
                                    const real *mean, const norm_gate *gate, const real *dy,
-                                   real *sum_g, real *sum_gx, const int kind) {
+                                   real *g_out, real *sum_g, real *sum_gx, const int kind) {
     int64_t c = 0;
     for (; c + 4 * VECTOR_REALS <= channels; c += 4 * VECTOR_REALS)
-        REAL_NAME(sums_column)(rows, channels, c, x, mean, gate, dy, sum_g, sum_gx, kind, 4, 1);
+        REAL_NAME(sums_column)(rows, channels, c, x, mean, gate, dy, g_out, sum_g, sum_gx,
+                               kind, 4, 1);
     if (c + 2 * VECTOR_REALS <= channels) {
-        REAL_NAME(sums_column)(rows, channels, c, x, mean, gate, dy, sum_g, sum_gx, kind, 2, 2);
+        REAL_NAME(sums_column)(rows, channels, c, x, mean, gate, dy, g_out, sum_g, sum_gx,
+                               kind, 2, 2);
         c += 2 * VECTOR_REALS;
     }
     while (channels >= VECTOR_REALS && c < channels) {
         if (c + VECTOR_REALS > channels) c = channels - VECTOR_REALS;
-        REAL_NAME(sums_column)(rows, channels, c, x, mean, gate, dy, sum_g, sum_gx, kind, 1, 4);
+        REAL_NAME(sums_column)(rows, channels, c, x, mean, gate, dy, g_out, sum_g, sum_gx,
+                               kind, 1, 4);
         c += VECTOR_REALS;
     }
     for (; c < channels; c++) {
@@ -241,6 +247,7 @@ ALWAYS_INLINE void REAL_NAME(sums)(int64_t rows, int64_t channels, const real *x
         for (int64_t r = 0; r < rows; r++) {
             int64_t at = r * channels + c;
             real g = REAL_NAME(gated_one)(dy[at], x[at], gate, at, c, kind);
+            if (g_out) g_out[at] = g;
             sum_g[c] += g;
             sum_gx[c] += g * (x[at] - mean[c]);
         }
@@ -249,16 +256,16 @@ ALWAYS_INLINE void REAL_NAME(sums)(int64_t rows, int64_t channels, const real *x
 
 static void REAL_NAME(gradient_sums)(int64_t rows, int64_t channels, const void *x,
                                      const void *mean, const norm_gate *gate, const void *dy,
-                                     void *sum_g, void *sum_gx) {
+                                     void *g, void *sum_g, void *sum_gx) {
     switch (gate_kind(gate)) {
     case GATE_OPEN:
-        REAL_NAME(sums)(rows, channels, x, mean, gate, dy, sum_g, sum_gx, GATE_OPEN);
+        REAL_NAME(sums)(rows, channels, x, mean, gate, dy, g, sum_g, sum_gx, GATE_OPEN);
         break;
     case GATE_BY_OUTPUT:
-        REAL_NAME(sums)(rows, channels, x, mean, gate, dy, sum_g, sum_gx, GATE_BY_OUTPUT);
+        REAL_NAME(sums)(rows, channels, x, mean, gate, dy, g, sum_g, sum_gx, GATE_BY_OUTPUT);
         break;
     default:
-        REAL_NAME(sums)(rows, channels, x, mean, gate, dy, sum_g, sum_gx, GATE_BY_INPUT);
+        REAL_NAME(sums)(rows, channels, x, mean, gate, dy, g, sum_g, sum_gx, GATE_BY_INPUT);
     }
 }
 
@@ -271,11 +278,10 @@ static void REAL_NAME(add_sums)(int64_t channels, const void *block_, double *to
 ALWAYS_INLINE void REAL_NAME(gradient_rows)(int64_t rows, int64_t channels, const real *x,
                                             const real *mean, const norm_gate *gate,
                                             const real *dy, const real *a, const real *b,
-                                            const real *c, real *dx, real *dshortcut,
-                                            const int kind) {
+                                            const real *c, real *dx, const int kind) {
     const real *y = kind == GATE_BY_OUTPUT ? gate->y : dy;
-    const real *scale = kind == GATE_BY_INPUT ? gate->scale : a, *shift = gate->shift;
-    if (kind != GATE_BY_INPUT) shift = a; /* read, not used */
+    const real *scale = kind == GATE_BY_INPUT ? gate->scale : a; /* a: read, not used */
+    const real *shift = kind == GATE_BY_INPUT ? gate->shift : a;
     int64_t vectors = channels - channels % VECTOR_REALS;
     for (int64_t r = 0; r < rows; r++) {
         int64_t row = r * channels;
@@ -286,8 +292,6 @@ ALWAYS_INLINE void REAL_NAME(gradient_rows)(int64_t rows, int64_t channels, cons
                 REAL_NAME(output_vector)(v, y + row + k, REAL_NAME(real_load)(scale + k),
                                          REAL_NAME(real_load)(shift + k), kind),
                 kind);
-            if (dshortcut) REAL_NAME(real_store)(dshortcut + row + k, g);
-            if (!dx) continue;
             vreal d = v - REAL_NAME(real_load)(mean + k);
             REAL_NAME(real_store)(dx + row + k, REAL_NAME(real_load)(a + k) * g +
                                                     REAL_NAME(real_load)(b + k) * d +
@@ -295,27 +299,23 @@ ALWAYS_INLINE void REAL_NAME(gradient_rows)(int64_t rows, int64_t channels, cons
         }
         for (int64_t k = vectors; k < channels; k++) {
             real g = REAL_NAME(gated_one)(dy[row + k], x[row + k], gate, row + k, k, kind);
-            if (dshortcut) dshortcut[row + k] = g;
-            if (dx) dx[row + k] = a[k] * g + b[k] * (x[row + k] - mean[k]) + c[k];
+            dx[row + k] = a[k] * g + b[k] * (x[row + k] - mean[k]) + c[k];
         }
     }
 }
 
 static void REAL_NAME(gradient)(int64_t rows, int64_t channels, const void *x, const void *mean,
                                 const norm_gate *gate, const void *dy, const void *a,
-                                const void *b, const void *c, void *dx, void *dshortcut) {
+                                const void *b, const void *c, void *dx) {
     switch (gate_kind(gate)) {
     case GATE_OPEN:
-        REAL_NAME(gradient_rows)(rows, channels, x, mean, gate, dy, a, b, c, dx, dshortcut,
-                                 GATE_OPEN);
+        REAL_NAME(gradient_rows)(rows, channels, x, mean, gate, dy, a, b, c, dx, GATE_OPEN);
         break;
     case GATE_BY_OUTPUT:
-        REAL_NAME(gradient_rows)(rows, channels, x, mean, gate, dy, a, b, c, dx, dshortcut,
-                                 GATE_BY_OUTPUT);
+        REAL_NAME(gradient_rows)(rows, channels, x, mean, gate, dy, a, b, c, dx, GATE_BY_OUTPUT);
         break;
     default:
-        REAL_NAME(gradient_rows)(rows, channels, x, mean, gate, dy, a, b, c, dx, dshortcut,
-                                 GATE_BY_INPUT);
+        REAL_NAME(gradient_rows)(rows, channels, x, mean, gate, dy, a, b, c, dx, GATE_BY_INPUT);
     }
 }
 

@@ -242,6 +242,13 @@ resin_status op_input_grad(op_call *call, int index, resin_tensor **grad) {
     return RESIN_OK;
 }
 
+resin_tensor *op_begun_grad(const op_call *call, int index) {
+    const graph_node *node = call->edge[index].node;
+    resin_tensor *grad = node ? node->grad : NULL;
+    bool fits = grad && tensor_unshared(grad) && resin_tensor_contiguous(grad);
+    return fits ? grad : NULL;
+}
+
 void op_give_grad(op_call *call, int index, resin_tensor *grad) {
     if (call->wants_grad[index]) call->in_grad[index] = resin_retain(grad);
 }

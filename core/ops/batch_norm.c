@@ -123,7 +123,7 @@ static void real_set(const batch_norm *norm, void *values, int64_t c, double val
 typedef struct norm_pass {
     const batch_norm *norm;
     const char *x, *y, *dy, *shortcut; /* NULL where there is none */
-    char *out, *dshortcut;
+    char *out, *g;
     const void *mean, *a, *b, *c; /* by channel, of the element type */
     const void *scale, *shift;
     double *sums;                 /* by piece: two rows of channels, behind them one of zeros */
@@ -342,7 +342,8 @@ static void sums_piece(void *argument, int64_t piece, int worker) {
         int64_t rows = last - row < block ? last - row : block;
         norm_gate gate = gate_at(pass, row);
         norm->loops->gradient_sums(rows, channels, row_of(norm, pass->x, row), pass->mean, &gate,
-                                   row_of(norm, pass->dy, row), block_g, block_gx);
+                                   row_of(norm, pass->dy, row), row_to(norm, pass->g, row),
+                                   block_g, block_gx);
         norm->loops->add_sums(channels, block_g, sum_g);
         norm->loops->add_sums(channels, block_gx, sum_gx);
     }
@@ -366,7 +367,7 @@ static void gradient_piece(void *argument, int64_t piece, int worker) {
     norm_gate gate = gate_at(pass, first);
     norm->loops->gradient(last - first, norm->channels, row_of(norm, pass->x, first), pass->mean,
                           &gate, row_of(norm, pass->dy, first), pass->a, pass->b, pass->c,
-                          row_to(norm, pass->out, first), row_to(norm, pass->dshortcut, first));
+                          row_to(norm, pass->out, first));
 }
 
 static resin_status parameter_gradients(const batch_norm *norm, const double *sums) {
@@ -415,63 +416,101 @@ static void correct_sums(const norm_pass *pass, const double *mean) {
         pass->sums[channels + c] += ((double)(float)mean[c] - mean[c]) * pass->sums[c];
 }
 
-static resin_status run_passes(norm_pass *pass, char *vector) {
+/* Where g, the gradient before the activation, goes as the shortcut's gradient: into dy itself if
+ * nobody else holds that. NULL: it is not wanted, or it is dy. */
+static resin_status shortcut_gradient(const batch_norm *norm, resin_tensor *dy, bool own,
+                                      resin_tensor **g) {
+    op_call *call = norm->call;
+    *g = NULL;
+    if (call->inputs <= norm->first + SHORTCUT || !wants(norm, SHORTCUT)) return RESIN_OK;
+    if (norm->activation == NORM_RELU && !own)
+        return op_input_grad(call, norm->first + SHORTCUT, g);
+    op_give_grad(call, norm->first + SHORTCUT, dy);
+    if (norm->activation == NORM_RELU) *g = dy;
+    return RESIN_OK;
+}
+
+/* The vectors by channel that the passes read, as slices of `vector`. */
+static void set_vectors(norm_pass *pass, char *vector) {
+    const batch_norm *norm = pass->norm;
+    const resin_tensor *statistics = norm->call->saved[BATCH_NORM_STATISTICS];
+    const double *mean = tensor_data(statistics);
+    size_t row = (size_t)norm->channels * sizeof(double);
+    for (int64_t k = 0; k < norm->channels; k++) real_set(norm, vector, k, mean[k]);
+    pass->mean = vector;
+    pass->a = vector + row;
+    pass->b = vector + 2 * row;
+    pass->c = vector + 3 * row;
+    pass->scale = vector + 4 * row;
+    pass->shift = vector + 5 * row;
+    scale_and_shift(norm, statistics, vector + 4 * row, vector + 5 * row);
+}
+
+static resin_status run_sums(norm_pass *pass, char *vector) {
     const batch_norm *norm = pass->norm;
     const double *mean = tensor_data(norm->call->saved[BATCH_NORM_STATISTICS]);
     size_t row = (size_t)norm->channels * sizeof(double);
-    char *a = vector + row, *b = a + row, *c = b + row, *scale = c + row, *shift = scale + row;
-    for (int64_t k = 0; k < norm->channels; k++) real_set(norm, vector, k, mean[k]);
-    pass->mean = vector;
-    scale_and_shift(norm, norm->call->saved[BATCH_NORM_STATISTICS], scale, shift);
-    pass->scale = scale;
-    pass->shift = shift;
-    if (norm->training || wants(norm, GAMMA) || wants(norm, BETA)) {
+    set_vectors(pass, vector);
+    if (norm->training || wants(norm, GAMMA) || wants(norm, BETA) || pass->g) {
         gradient_sums(pass);
         correct_sums(pass, mean);
         RESIN_TRY(parameter_gradients(norm, pass->sums));
     }
-    if (!pass->out && !pass->dshortcut) return RESIN_OK;
-    gradient_factors(pass, mean, a, b, c);
-    pass->a = a;
-    pass->b = b;
-    pass->c = c;
-    resin_parallel(norm->call->context, pass->pieces, gradient_piece, pass);
+    gradient_factors(pass, mean, vector + row, vector + 2 * row, vector + 3 * row);
     return RESIN_OK;
 }
 
-/* `own`: nobody else holds dy. */
-static resin_status backward_from(const batch_norm *norm, resin_tensor *dy, bool own,
-                                  resin_tensor *dx) {
-    op_call *call = norm->call;
-    resin_tensor *dshortcut = NULL;
-    if (call->inputs > norm->first + SHORTCUT && wants(norm, SHORTCUT)) {
-        if (norm->activation == NORM_LINEAR) {
-            op_give_grad(call, norm->first + SHORTCUT, call->out_grad);
-        } else if (own) { /* dy is read for the last time: it becomes the shortcut's gradient */
-            dshortcut = dy;
-            op_give_grad(call, norm->first + SHORTCUT, dy);
-        } else
-            RESIN_TRY(op_input_grad(call, norm->first + SHORTCUT, &dshortcut));
-    }
-    norm_pass pass = {.norm = norm, .x = tensor_data(call->saved[BATCH_NORM_X]),
-                      .dy = tensor_data(dy), .out = dx ? tensor_data(dx) : NULL,
-                      .dshortcut = dshortcut ? tensor_data(dshortcut) : NULL};
-    if (call->saved[BATCH_NORM_Y]) pass.y = tensor_data(call->saved[BATCH_NORM_Y]);
-    void *block;
-    char *vector;
-    RESIN_TRY(pass_allocate(&pass, 6, &block, &vector));
-    resin_status status = run_passes(&pass, vector);
-    resin_deallocate(call->context, block);
-    return status;
+static conv_norm reading_of(const norm_pass *pass) {
+    bool gate = pass->norm->activation == NORM_RELU && !pass->g;
+    return (conv_norm){(const float *)pass->x, pass->mean, pass->a, pass->b, pass->c,
+                       gate ? pass->scale : NULL, gate ? pass->shift : NULL};
 }
 
-resin_status batch_norm_run_backward(const batch_norm *norm, resin_tensor *dx) {
-    resin_tensor *dy;
-    bool own = tensor_unshared(norm->call->out_grad);
-    RESIN_TRY(op_out_grad_contiguous(norm->call, &dy));
-    resin_status status = backward_from(norm, dy, own && dy == norm->call->out_grad, dx);
-    resin_release(dy);
-    return status;
+resin_status batch_norm_begin_backward(const batch_norm *norm, batch_norm_return *backward) {
+    op_call *call = norm->call;
+    resin_tensor *g;
+    void *block = NULL;
+    char *vector;
+    *backward = (batch_norm_return){0};
+    bool own = tensor_unshared(call->out_grad) && resin_tensor_contiguous(call->out_grad);
+    RESIN_TRY(op_out_grad_contiguous(call, &backward->dy));
+    norm_pass pass = {.norm = norm, .x = tensor_data(call->saved[BATCH_NORM_X]),
+                      .dy = tensor_data(backward->dy)};
+    if (call->saved[BATCH_NORM_Y]) pass.y = tensor_data(call->saved[BATCH_NORM_Y]);
+    resin_status status = shortcut_gradient(norm, backward->dy, own, &g);
+    if (status == RESIN_OK) status = pass_allocate(&pass, 6, &block, &vector);
+    backward->block = block;
+    if (status != RESIN_OK) return status;
+    pass.g = g ? tensor_data(g) : NULL;
+    RESIN_TRY(run_sums(&pass, vector));
+    if (g) { /* from here on it stands for dy */
+        resin_retain(g);
+        resin_release(backward->dy);
+        backward->dy = g;
+    }
+    backward->norm = reading_of(&pass);
+    backward->by_output = pass.y && !g;
+    return RESIN_OK;
+}
+
+void batch_norm_end_backward(const batch_norm *norm, batch_norm_return *backward) {
+    resin_release(backward->dy);
+    resin_deallocate(norm->call->context, backward->block);
+}
+
+void batch_norm_write_gradient(const batch_norm *norm, const batch_norm_return *backward,
+                               resin_tensor *dx) {
+    const conv_norm *reading = &backward->norm;
+    const resin_tensor *y = norm->call->saved[BATCH_NORM_Y];
+    batch_norm ungated = *norm;
+    if (!reading->scale && !backward->by_output) ungated.activation = NORM_LINEAR;
+    norm_pass pass = {.norm = &ungated, .x = (const char *)reading->x,
+                      .y = backward->by_output ? tensor_data(y) : NULL,
+                      .dy = tensor_data(backward->dy), .out = tensor_data(dx),
+                      .mean = reading->mean, .a = reading->a, .b = reading->b, .c = reading->c,
+                      .scale = reading->scale, .shift = reading->shift,
+                      .pieces = piece_count(norm)};
+    resin_parallel(norm->call->context, pass.pieces, gradient_piece, &pass);
 }
 
 /* ---- The op ---------------------------------------------------------------------------------- */
@@ -494,6 +533,12 @@ resin_status batch_norm_backward(op_call *call) {
     int rank;
     const int64_t *shape = op_input_shape(call, 0, &rank);
     RESIN_TRY(batch_norm_start(call, 1, call->out_grad->dtype, rank, shape, &norm));
-    if (call->wants_grad[0]) RESIN_TRY(op_input_grad(call, 0, &dx));
-    return batch_norm_run_backward(&norm, dx);
+    batch_norm_return backward;
+    resin_status status = batch_norm_begin_backward(&norm, &backward);
+    if (status == RESIN_OK && call->wants_grad[0]) {
+        status = op_input_grad(call, 0, &dx);
+        if (status == RESIN_OK) batch_norm_write_gradient(&norm, &backward, dx);
+    }
+    batch_norm_end_backward(&norm, &backward);
+    return status;
 }

@@ -8,6 +8,7 @@
 #ifndef RESIN_OPS_BATCH_NORM_H
 #define RESIN_OPS_BATCH_NORM_H
 
+#include "core/kernels/conv_kernels.h"
 #include "core/kernels/norm_kernels.h"
 #include "core/ops/op.h"
 
@@ -34,7 +35,18 @@ resin_status batch_norm_check(const batch_norm *norm, int rank, const int64_t *s
  * Saves what backward needs. In training the running mean and variance are updated. */
 typedef enum norm_output { NORM_NEW, NORM_IN_PLACE, NORM_DEFERRED } norm_output;
 resin_status batch_norm_run(const batch_norm *norm, resin_tensor *x, norm_output output);
-/* Gives the gradients of gamma, beta and shortcut, and writes that of x to dx (NULL: not wanted). */
-resin_status batch_norm_run_backward(const batch_norm *norm, resin_tensor *dx);
+/* Backward: begin gives the gradients of gamma, beta and shortcut and leaves what that of x is made
+ * of; write makes it, or a convolution does while it reads dy (core/kernels/conv_kernels.h); end
+ * follows in any case, after failure, too. */
+typedef struct batch_norm_return {
+    resin_tensor *dy; /* contiguous */
+    conv_norm norm;   /* its arrays are of the element type */
+    bool by_output;   /* the gate still needs the output: only `write` can do that */
+    void *block;
+} batch_norm_return;
+resin_status batch_norm_begin_backward(const batch_norm *norm, batch_norm_return *backward);
+void batch_norm_write_gradient(const batch_norm *norm, const batch_norm_return *backward,
+                               resin_tensor *dx);
+void batch_norm_end_backward(const batch_norm *norm, batch_norm_return *backward);
 
 #endif

@@ -146,3 +146,33 @@ resin_status conv_backward_weights(resin_context *context, const conv_shape *sha
     RESIN_TRY(conv_run(context, &call, method));
     return dbias ? backward_bias(context, call.kernels, shape, dy, dbias) : RESIN_OK;
 }
+
+/* ---- Both backward passes -------------------------------------------------------------------- */
+
+bool conv_reads_norm(const conv_shape *shape, bool dx, bool dweights, bool exact) {
+    return (!dx || conv_method_reads_norm(conv_choose(shape, CONV_BACKWARD_DATA, exact))) &&
+           (!dweights || conv_method_reads_norm(conv_choose(shape, CONV_BACKWARD_WEIGHTS, exact)));
+}
+
+bool conv_adds(const conv_shape *shape, bool exact) {
+    return conv_method_adds(conv_choose(shape, CONV_BACKWARD_DATA, exact));
+}
+
+resin_status conv_backward(resin_context *context, const conv_shape *shape,
+                           const conv_gradients *g, bool exact) {
+    conv_method data_method = conv_choose(shape, CONV_BACKWARD_DATA, exact);
+    conv_method weights_method = conv_choose(shape, CONV_BACKWARD_WEIGHTS, exact);
+    conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape, .x = g->x, .dy = g->dy,
+                      .weights = g->weights, .norm = g->norm};
+    conv_call data = call, weights = call;
+    data.pass = CONV_BACKWARD_DATA;
+    data.result = g->dx;
+    data.add = g->add_dx;
+    weights.pass = CONV_BACKWARD_WEIGHTS;
+    weights.result = g->dweights;
+    if (g->dx && g->dweights && data_method == CONV_WINOGRAD && weights_method == CONV_WINOGRAD &&
+        shape->batch > 0 && conv_winograd_joins(shape, call.kernels))
+        return conv_winograd_run_both(context, &data, &weights);
+    if (g->dweights) RESIN_TRY(conv_run(context, &weights, weights_method));
+    return g->dx ? conv_run(context, &data, data_method) : RESIN_OK;
+}

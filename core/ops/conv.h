@@ -7,6 +7,7 @@
 #define RESIN_OPS_CONV_H
 
 #include "core/base/context.h"
+#include "core/kernels/conv_kernels.h"
 
 typedef struct conv_shape {
     int64_t batch, in_h, in_w, in_c;
@@ -55,6 +56,20 @@ resin_status conv_backward_data(resin_context *context, const conv_shape *shape,
 resin_status conv_backward_weights(resin_context *context, const conv_shape *shape,
                                    conv_method method, conv_image x, const float *dy,
                                    float *dweights, float *dbias);
+
+/* Both backward passes together, each by the method that is chosen for it. */
+typedef struct conv_gradients {
+    conv_image x;
+    const float *weights, *dy;
+    const conv_norm *norm; /* not NULL: dy comes through this batch normalization before it counts,
+                              which conv_reads_norm must allow */
+    float *dx, *dweights;  /* NULL: not wanted */
+    bool add_dx;           /* dx is added to what is there, which conv_adds must allow */
+} conv_gradients;
+bool conv_reads_norm(const conv_shape *shape, bool dx, bool dweights, bool exact);
+bool conv_adds(const conv_shape *shape, bool exact);
+resin_status conv_backward(resin_context *context, const conv_shape *shape,
+                           const conv_gradients *gradients, bool exact);
 
 /* The same by naive loops in float64 (conv_reference.c has both types). */
 resin_status conv_forward_f64(resin_context *context, const conv_shape *shape, const double *x,

@@ -226,21 +226,60 @@ resin_status conv2d_run(op_call *call, int slot, resin_tensor **y) {
     return status;
 }
 
-resin_status conv2d_run_backward(op_call *call, int slot, const resin_tensor *dy) {
+static resin_status backward_shape(const op_call *call, conv_shape *shape) {
+    int rank;
+    return conv2d_shape(call, op_input_shape(call, CONV2D_X, &rank),
+                        op_input_shape(call, CONV2D_WEIGHTS, &rank), shape);
+}
+
+static bool wants_bias(const op_call *call) {
+    return call->inputs > CONV2D_BIAS && call->wants_grad[CONV2D_BIAS];
+}
+
+bool conv2d_reads_norm(const op_call *call) {
+    conv_shape shape;
+    if (call->out_grad->dtype != RESIN_FLOAT32 || wants_bias(call) ||
+        backward_shape(call, &shape) != RESIN_OK)
+        return false;
+    return conv_reads_norm(&shape, call->wants_grad[CONV2D_X], call->wants_grad[CONV2D_WEIGHTS],
+                           call->context->conv_direct);
+}
+
+/* Both gradients in float32. Where the gradient of x has begun with another branch's, it is added
+ * there, if the method can. */
+static resin_status run_joint(op_call *call, int slot, const conv_shape *shape,
+                              const resin_tensor *dy, const conv_norm *norm,
+                              resin_tensor *dweights) {
+    bool exact = call->context->conv_direct;
+    conv_gradients g = {.dy = tensor_data(dy), .norm = norm};
+    if (dweights) {
+        g.x = image_of(call->saved[slot]);
+        g.dweights = tensor_data(dweights);
+    }
+    if (call->wants_grad[CONV2D_X]) {
+        resin_tensor *dx = conv_adds(shape, exact) ? op_begun_grad(call, CONV2D_X) : NULL;
+        g.add_dx = dx != NULL;
+        if (!dx) RESIN_TRY(op_input_grad(call, CONV2D_X, &dx));
+        g.dx = tensor_data(dx);
+        g.weights = tensor_data(call->saved[slot + 1]);
+    }
+    return conv_backward(call->context, shape, &g, exact);
+}
+
+resin_status conv2d_run_backward(op_call *call, int slot, const resin_tensor *dy,
+                                 const conv_norm *norm) {
     conv_shape shape;
     resin_tensor *dx = NULL, *dweights = NULL, *dbias = NULL;
-    int rank;
-    RESIN_TRY(conv2d_shape(call, op_input_shape(call, CONV2D_X, &rank),
-                           op_input_shape(call, CONV2D_WEIGHTS, &rank), &shape));
-    if (call->inputs > CONV2D_BIAS && call->wants_grad[CONV2D_BIAS])
+    RESIN_TRY(backward_shape(call, &shape));
+    if (wants_bias(call)) {
         RESIN_TRY(op_input_grad(call, CONV2D_BIAS, &dbias));
-    if (call->wants_grad[CONV2D_WEIGHTS]) {
-        RESIN_TRY(op_input_grad(call, CONV2D_WEIGHTS, &dweights));
-        RESIN_TRY(conv2d_weights_pass(call->context, &shape, call->saved[slot], dy, dweights,
-                                      dbias));
-    } else if (dbias) {
         RESIN_TRY(conv2d_bias_pass(call->context, dy, dbias));
     }
+    if (call->wants_grad[CONV2D_WEIGHTS]) RESIN_TRY(op_input_grad(call, CONV2D_WEIGHTS, &dweights));
+    if (dy->dtype == RESIN_FLOAT32 && shape.batch > 0)
+        return run_joint(call, slot, &shape, dy, norm, dweights);
+    if (dweights)
+        RESIN_TRY(conv2d_weights_pass(call->context, &shape, call->saved[slot], dy, dweights, NULL));
     if (!call->wants_grad[CONV2D_X]) return RESIN_OK;
     RESIN_TRY(op_input_grad(call, CONV2D_X, &dx));
     return conv2d_data_pass(call->context, &shape, dy, call->saved[slot + 1], dx);
@@ -253,7 +292,7 @@ resin_status conv2d_forward(op_call *call) { return conv2d_run(call, 0, &call->o
 resin_status conv2d_backward(op_call *call) {
     resin_tensor *dy;
     RESIN_TRY(op_out_grad_contiguous(call, &dy));
-    resin_status status = conv2d_run_backward(call, 0, dy);
+    resin_status status = conv2d_run_backward(call, 0, dy, NULL);
     resin_release(dy);
     return status;
 }

@@ -13,8 +13,11 @@ enum { CONV2D_X, CONV2D_WEIGHTS, CONV2D_BIAS };
 /* Checks the call's x, weights and bias, and computes y, a new tensor. x and weights are saved in
  * slots `slot` and `slot + 1`, each only if the other's gradient is wanted. */
 resin_status conv2d_run(op_call *call, int slot, resin_tensor **y);
-/* The gradients of x, weights and bias, as far as they are wanted, from the contiguous dy. */
-resin_status conv2d_run_backward(op_call *call, int slot, const resin_tensor *dy);
+/* The gradients of x, weights and bias, as far as they are wanted, from the contiguous dy; with
+ * `norm`, which conv2d_reads_norm must allow, from what that makes of dy. */
+resin_status conv2d_run_backward(op_call *call, int slot, const resin_tensor *dy,
+                                 const conv_norm *norm);
+bool conv2d_reads_norm(const op_call *call);
 
 /* ---- Its parts, on contiguous tensors of either float type ----------------------------------- */
 

@@ -25,16 +25,27 @@ resin_status conv_bn_act_forward(op_call *call) {
     return status;
 }
 
+static resin_status through_conv(op_call *call, const batch_norm *norm,
+                                 const batch_norm_return *backward) {
+    if (!backward->by_output && conv2d_reads_norm(call))
+        return conv2d_run_backward(call, BATCH_NORM_SLOTS, backward->dy, &backward->norm);
+    resin_tensor *dz;
+    RESIN_TRY(tensor_new_like(call->saved[BATCH_NORM_X], &dz));
+    batch_norm_write_gradient(norm, backward, dz);
+    resin_status status = conv2d_run_backward(call, BATCH_NORM_SLOTS, dz, NULL);
+    resin_release(dz);
+    return status;
+}
+
 resin_status conv_bn_act_backward(op_call *call) {
     batch_norm norm;
+    batch_norm_return backward;
     const resin_tensor *z = call->saved[BATCH_NORM_X];
     bool through = call->wants_grad[CONV2D_X] || call->wants_grad[CONV2D_WEIGHTS] ||
                    call->wants_grad[CONV2D_BIAS];
-    resin_tensor *dz = NULL;
     RESIN_TRY(batch_norm_start(call, FIRST_OF_NORM, z->dtype, z->rank, z->shape, &norm));
-    if (through) RESIN_TRY(tensor_new_like(z, &dz));
-    resin_status status = batch_norm_run_backward(&norm, dz);
-    if (status == RESIN_OK && through) status = conv2d_run_backward(call, BATCH_NORM_SLOTS, dz);
-    resin_release(dz);
+    resin_status status = batch_norm_begin_backward(&norm, &backward);
+    if (status == RESIN_OK && through) status = through_conv(call, &norm, &backward);
+    batch_norm_end_backward(&norm, &backward);
     return status;
 }

@@ -14,7 +14,10 @@ typedef struct conv_call {
     conv_pass pass;
     conv_image x;
     const float *dy, *weights, *bias;
+    const conv_norm *norm; /* dy comes through a batch normalization (only where the method reads
+                              gradients through one) */
     float *result;
+    bool add;              /* the result is added to what is there (only where the method adds) */
 } conv_call;
 
 /* Runs one call by one method that can do it: what conv_forward and its sisters do with the kernels
@@ -26,6 +29,15 @@ bool conv_method_fits(const conv_shape *shape, conv_pass pass, conv_method metho
 
 /* Whether a method normalizes x while it reads; for the others that is done before. */
 bool conv_method_normalizes(conv_method method);
+
+/* Whether a method reads dy through a batch normalization. */
+bool conv_method_reads_norm(conv_method method);
+/* Whether a method adds to dx. */
+bool conv_method_adds(conv_method method);
+/* Whether conv_winograd_run_both can do both backward passes of a shape as one. */
+bool conv_winograd_joins(const conv_shape *shape, const conv_kernels *kernels);
+resin_status conv_winograd_run_both(resin_context *context, const conv_call *data,
+                                    const conv_call *weights);
 
 /* Of the plain sum, in any of the passes. */
 double conv_multiply_adds(const conv_shape *shape);

@@ -51,7 +51,8 @@ static const float *make_strip(const direct *d, int64_t image, int64_t group, in
     if (d->in_place) {
         return g->source + ((image * g->h.source + top) * g->w.source + left) * g->source_c;
     }
-    const conv_source source = {g->call->kernels, g->image, g->h.source, g->w.source, g->source_c};
+    const conv_norm *norm = g->call->pass == CONV_BACKWARD_DATA ? g->call->norm : NULL;
+    const conv_source source = {g->call->kernels, g->image, norm, g->h.source, g->w.source, g->source_c};
     const conv_strip strip = {.image = image, .top = top, .left = left,
                               .rows = strip_rows(d, row_last - row), .columns = d->width,
                               .channel = group * g->group_in, .channels = d->channels,
@@ -81,7 +82,7 @@ static void multiply_panel(const direct *d, const float *strip, int64_t image, i
         kernels->product_segments(g->h.taps, g->h.tap_step * line, depth * width, g->w.count,
                                   (int)columns, depth, strip + (i - row) * g->h.step * line,
                                   g->w.step * d->channels, false, b, width, result, result_step,
-                                  bias != NULL);
+                                  bias != NULL || g->call->add);
     }
 }
 
@@ -114,7 +115,8 @@ static int64_t rows_within(const direct *d, int64_t floats) {
 static void cut(direct *d) {
     conv_grid *g = &d->grid;
     d->channels = g->group_in;
-    d->in_place = g->call->shape.groups == 1 && !g->image.scale && axis_inside(&g->h) && axis_inside(&g->w);
+    d->in_place = g->call->shape.groups == 1 && !g->image.scale &&
+                  !(g->call->norm && g->call->pass == CONV_BACKWARD_DATA) && axis_inside(&g->h) && axis_inside(&g->w);
     d->images = g->call->shape.batch;
     if (d->in_place && g->h.taps == 1 && g->h.first == 0 && g->h.spread == 1 &&
         g->h.source == g->h.count * g->h.step) {
@@ -136,7 +138,7 @@ static void cut(direct *d) {
 static resin_status run_grid(resin_context *context, direct *d) {
     conv_grid *g = &d->grid;
     if (g->depth == 0 || g->pixels == 0) {
-        conv_zero_grid(context, g);
+        if (!g->call->add) conv_zero_grid(context, g);
         return RESIN_OK;
     }
     cut(d);
@@ -180,8 +182,12 @@ static void add_strip(const direct *d, const float *strip, int64_t image, int64_
     int64_t out_c = g->call->shape.out_c, line = d->width * d->channels;
     int64_t columns = conv_panel_columns(g, panel), width = conv_round_up(columns, kernels->vector);
     int64_t channel = group * g->group_out + panel * kernels->block_columns;
-    const float *dy = g->call->dy + (image * g->h.count + row) * g->w.count * out_c + channel;
-    kernels->pack((row_last - row) * g->w.count, columns, dy, out_c, false, gradient, width);
+    const conv_source dy = {kernels, {.pixels = g->call->dy}, g->call->norm, g->h.count, g->w.count,
+                            out_c};
+    const conv_strip part = {.image = image, .top = row, .rows = row_last - row,
+                             .columns = g->w.count, .channel = channel, .channels = columns,
+                             .pixel_step = width};
+    conv_copy_strip(&dy, &part, gradient);
     for (int64_t tap = 0; tap < g->h.taps; tap++) {
         kernels->product_segments(
             row_last - row, g->h.step * line, g->w.count * width, g->w.taps * g->group_in,

@@ -33,6 +33,10 @@ bool conv_method_normalizes(conv_method method) {
     return method == CONV_WINOGRAD || method == CONV_DIRECT;
 }
 
+bool conv_method_reads_norm(conv_method method) { return conv_method_normalizes(method); }
+
+bool conv_method_adds(conv_method method) { return conv_method_normalizes(method); }
+
 /* The costs below count multiply-adds, and whatever else a method does as the number of multiply-
  * adds that take as long, estimated for vectors of 16 floats. The smallest cost wins. */
 static const double PART_OF_VECTOR = 1.4; /* sums beside the result, then copied */

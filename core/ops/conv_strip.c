@@ -13,6 +13,12 @@ static void copy_pixels(const conv_source *source, const conv_strip *strip, int6
                         int64_t count, float *to) {
     const conv_image *image = &source->image;
     const float *from = image->pixels + pixel * source->channels + strip->channel;
+    if (source->norm) {
+        source->kernels->norm_gradient(count, strip->channels, from,
+                                       source->norm->x + (from - image->pixels), source->channels,
+                                       source->norm, strip->channel, to, strip->pixel_step);
+        return;
+    }
     if (image->scale) {
         source->kernels->normalize(count, strip->channels, from, source->channels,
                                    image->scale + strip->channel, image->shift + strip->channel,

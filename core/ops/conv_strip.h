@@ -9,6 +9,7 @@
 typedef struct conv_source {
     const conv_kernels *kernels;
     conv_image image;
+    const conv_norm *norm; /* not NULL: the image is a gradient that comes through it */
     int64_t height, width, channels;
 } conv_source;
 

@@ -30,6 +30,8 @@ static float *block_u(const winograd *w, int64_t panel) {
     return w->u + winograd_panel_first(w, panel) * WINOGRAD_POINTS * w->in_c;
 }
 
+int64_t winograd_block_tiles(const conv_kernels *kernels) { return 2 * kernels->block_rows; }
+
 static void block_weights_piece(void *argument, int64_t piece, int worker) {
     (void)worker;
     const winograd *w = argument;
@@ -40,39 +42,51 @@ static void block_weights_piece(void *argument, int64_t piece, int worker) {
                                w->in_c * width);
 }
 
+resin_status winograd_make_u(resin_context *context, winograd *w) {
+    w->u_size = WINOGRAD_POINTS * w->in_c * w->kernels->block_columns;
+    RESIN_TRY(conv_reserve(context, w->panels, w->u_size, &w->u));
+    resin_parallel(context, w->panels * resin_piece_count(w->in_c, 16), block_weights_piece, w);
+    return RESIN_OK;
+}
+
+void winograd_multiply(const winograd *w, int64_t panel, int64_t count, const float *v, float *m) {
+    int64_t row = w->slice_width, plane = w->block_tiles * row + WINOGRAD_LINE;
+    int64_t width = winograd_panel_width(w, panel);
+    int64_t m_plane = w->block_tiles * width + WINOGRAD_LINE;
+    const float *u = block_u(w, panel);
+    for (int point = 0; point < WINOGRAD_POINTS; point++) {
+        w->kernels->product(count, (int)width, w->in_c, v + point * plane, row, false,
+                            u + point * w->in_c * width, width, m + point * m_plane, width, false);
+    }
+}
+
 static void block_piece(void *argument, int64_t piece, int worker) {
     const winograd *w = argument;
-    int64_t first, last, row = w->slice_width, plane = w->block_tiles * row + WINOGRAD_LINE;
+    int64_t first, last, row = w->slice_width;
     resin_piece_bounds(w->bands, w->blocks, piece, &first, &last);
     int64_t count = winograd_band_tile(w, last) - winograd_band_tile(w, first);
     float *v = w->v + worker * w->v_size, *m = w->m + worker * w->m_size;
-    winograd_transform_source(w, first, last, 0, w->in_c, v, row, plane, worker);
+    winograd_transform_source(w, first, last, 0, w->in_c, v, row,
+                              w->block_tiles * row + WINOGRAD_LINE, worker);
     for (int64_t panel = 0; panel < w->panels; panel++) {
         int64_t width = winograd_panel_width(w, panel);
-        int64_t m_plane = w->block_tiles * width + WINOGRAD_LINE;
-        const float *u = block_u(w, panel);
-        for (int point = 0; point < WINOGRAD_POINTS; point++) {
-            w->kernels->product(count, (int)width, w->in_c, v + point * plane, row, false,
-                                u + point * w->in_c * width, width, m + point * m_plane, width,
-                                false);
-        }
-        winograd_transform_result(w, first, last, panel, m, width, m_plane);
+        winograd_multiply(w, panel, count, v, m);
+        winograd_transform_result(w, first, last, panel, m, width,
+                                  w->block_tiles * width + WINOGRAD_LINE);
     }
 }
 
 static resin_status run_blocks(resin_context *context, winograd *w) {
     const conv_kernels *kernels = w->kernels;
     int workers = resin_workers(context);
-    winograd_cut(w, 2 * kernels->block_rows);
+    winograd_cut(w, winograd_block_tiles(kernels));
     winograd_slice(w, true);
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
     w->m_size = WINOGRAD_POINTS * (w->block_tiles * kernels->block_columns + WINOGRAD_LINE);
-    w->u_size = WINOGRAD_POINTS * w->in_c * kernels->block_columns;
-    RESIN_TRY(conv_reserve(context, w->panels, w->u_size, &w->u));
     RESIN_TRY(conv_reserve(context, workers, w->v_size, &w->v));
     RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
     RESIN_TRY(winograd_reserve_strips(context, w));
-    resin_parallel(context, w->panels * resin_piece_count(w->in_c, 16), block_weights_piece, w);
+    RESIN_TRY(winograd_make_u(context, w));
     resin_parallel(context, w->blocks, block_piece, w);
     return RESIN_OK;
 }
@@ -146,12 +160,13 @@ static resin_status run_slices(resin_context *context, winograd *w) {
 
 /* ---- The three passes ------------------------------------------------------------------------ */
 
-static winograd describe(const conv_call *call) {
+winograd winograd_describe(const conv_call *call) {
     const conv_shape *s = &call->shape;
-    winograd w = {.kernels = call->kernels, .result = call->result, .weights = call->weights,
-                  .bias = call->bias};
-    conv_source x = {call->kernels, call->x, s->in_h, s->in_w, s->in_c};
-    conv_source dy = {call->kernels, {.pixels = call->dy}, s->out_h, s->out_w, s->out_c};
+    winograd w = {.kernels = call->kernels, .result = call->result, .add = call->add,
+                  .weights = call->weights, .bias = call->bias};
+    conv_source x = {call->kernels, call->x, NULL, s->in_h, s->in_w, s->in_c};
+    conv_source dy = {call->kernels, {.pixels = call->dy}, call->norm, s->out_h, s->out_w,
+                      s->out_c};
     if (call->pass == CONV_BACKWARD_DATA) {
         w.source = dy;
         w.tiled_h = s->in_h, w.tiled_w = s->in_w, w.out_c = s->in_c;
@@ -174,17 +189,21 @@ static winograd describe(const conv_call *call) {
 
 static resin_status run(resin_context *context, winograd *w, conv_pass pass) {
     if (pass == CONV_BACKWARD_WEIGHTS) return winograd_run_weights(context, w);
-    bool few = w->tiles < FEW_BLOCKS * 2 * w->kernels->block_rows;
+    bool few = w->tiles < FEW_BLOCKS * winograd_block_tiles(w->kernels);
     bool large = WINOGRAD_POINTS * w->in_c * w->out_c > LARGE_WEIGHTS;
     return few || large ? run_slices(context, w) : run_blocks(context, w);
 }
 
+void winograd_release(resin_context *context, winograd *w) {
+    resin_deallocate(context, w->u);
+    resin_deallocate(context, w->v);
+    resin_deallocate(context, w->m);
+    resin_deallocate(context, w->strips);
+}
+
 resin_status conv_winograd_run(resin_context *context, const conv_call *call) {
-    winograd w = describe(call);
+    winograd w = winograd_describe(call);
     resin_status status = run(context, &w, call->pass);
-    resin_deallocate(context, w.u);
-    resin_deallocate(context, w.v);
-    resin_deallocate(context, w.m);
-    resin_deallocate(context, w.strips);
+    winograd_release(context, &w);
     return status;
 }

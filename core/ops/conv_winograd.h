@@ -23,6 +23,7 @@ typedef struct winograd {
     conv_source source;          /* the image whose v is made; in_c channels */
     conv_source gradient;        /* backward-weights: dy */
     float *result;               /* an image of tiled_h x tiled_w x out_c, or dweights */
+    bool add;                    /* to the result */
     const float *weights, *bias;
     bool rotated;                /* the weights of backward-data */
     int64_t in_c, out_c, pad_top, pad_left;
@@ -61,6 +62,10 @@ void winograd_transform_source(const winograd *w, int64_t first, int64_t last, i
 /* m = A dy A^T of bands [first, last) and one panel. */
 void winograd_transform_gradient(const winograd *w, int64_t first, int64_t last, int64_t panel,
                                  float *m, int64_t row, int64_t plane, int worker);
+/* Both of the image w->source from one copy of its pixels: v, and m of every panel, m_size apart,
+ * of the tiles that begin `inset` pixels inside of those of v. */
+void winograd_transform_both(const winograd *w, int64_t first, int64_t last, int64_t inset_h,
+                             int64_t inset_w, float *v, float *m, int worker);
 /* The outputs of bands [first, last) and one panel from their m. */
 void winograd_transform_result(const winograd *w, int64_t first, int64_t last, int64_t panel,
                                const float *m, int64_t row, int64_t plane);
@@ -71,6 +76,27 @@ void winograd_transform_weights(const winograd *w, int64_t panel, int64_t channe
 void winograd_weights_result(const winograd *w, int64_t panel, int64_t channel, int64_t channels,
                              const float *du, int64_t plane);
 
+/* ---- The steps of the passes ----------------------------------------------------------------- */
+
+/* Tiles that a worker takes at a time: v and m stay in its second-level cache. */
+int64_t winograd_block_tiles(const conv_kernels *kernels);
+winograd winograd_describe(const conv_call *call);
+
+/* Forward and backward-data: u of all weights, reserved and made. */
+resin_status winograd_make_u(resin_context *context, winograd *w);
+/* The m of `count` tiles and one panel from their v and that u. */
+void winograd_multiply(const winograd *w, int64_t panel, int64_t count, const float *v, float *m);
+
+/* Backward-weights by chunks of bands: each has a du of its own, small enough for the cache. */
+bool winograd_takes_chunks(int64_t in_c, int64_t out_c);
+resin_status winograd_reserve_chunks(resin_context *context, winograd *w);
+/* Adds `count` tiles (v, and m of one panel) to a chunk's du, or begins it with them. */
+void winograd_add_to_chunk(const winograd *w, int64_t chunk, int64_t panel, int64_t count,
+                           const float *v, const float *m, bool begin);
+/* Adds the chunks in order and makes dweights of them. */
+void winograd_finish_chunks(resin_context *context, winograd *w);
+
 resin_status winograd_run_weights(resin_context *context, winograd *w);
+void winograd_release(resin_context *context, winograd *w);
 
 #endif

@@ -65,25 +65,56 @@ static band_run run_of_bands(const winograd *w, int64_t band, int64_t last) {
 
 /* ---- Transforms ------------------------------------------------------------------------------ */
 
+/* Copies the source pixels of a run of bands. */
+static conv_strip copy_source(const winograd *w, const band_run *run, int64_t channel,
+                              int64_t channels, float *pixels) {
+    const conv_strip strip = {.image = run->image, .top = run->top - w->pad_top,
+                              .left = run->left - w->pad_left, .rows = 4 * run->bands + 2,
+                              .columns = 4 * run->tiles + 2, .channel = channel,
+                              .channels = channels,
+                              .pixel_step = conv_round_up(channels, w->kernels->vector)};
+    conv_copy_strip(&w->source, &strip, pixels);
+    return strip;
+}
+
 void winograd_transform_source(const winograd *w, int64_t first, int64_t last, int64_t channel,
                                int64_t channels, float *v, int64_t row, int64_t plane,
                                int worker) {
     float *pixels = w->strips + worker * w->strip_size;
-    conv_strip strip = {.channel = channel, .channels = channels,
-                        .pixel_step = conv_round_up(channels, w->kernels->vector)};
     for (int64_t band = first; band < last;) {
         band_run run = run_of_bands(w, band, last);
-        strip.image = run.image;
-        strip.top = run.top - w->pad_top;
-        strip.left = run.left - w->pad_left;
-        strip.rows = 4 * run.bands + 2;
-        strip.columns = 4 * run.tiles + 2;
+        conv_strip strip = copy_source(w, &run, channel, channels, pixels);
         int64_t line = strip.columns * strip.pixel_step;
-        conv_copy_strip(&w->source, &strip, pixels);
         for (int64_t i = 0; i < run.bands; i++) {
             w->kernels->winograd_input(run.tiles, strip.pixel_step, pixels + 4 * i * line, line,
                                        strip.pixel_step, v, row, plane);
             v += run.tiles * row;
+        }
+        band += run.bands;
+    }
+}
+
+void winograd_transform_both(const winograd *w, int64_t first, int64_t last, int64_t inset_h,
+                             int64_t inset_w, float *v, float *m, int worker) {
+    float *pixels = w->strips + worker * w->strip_size;
+    int64_t row = w->slice_width, plane = w->block_tiles * row + WINOGRAD_LINE;
+    int64_t columns = w->kernels->block_columns, tile = 0;
+    for (int64_t band = first; band < last;) {
+        band_run run = run_of_bands(w, band, last);
+        conv_strip strip = copy_source(w, &run, 0, w->in_c, pixels);
+        int64_t line = strip.columns * strip.pixel_step;
+        for (int64_t i = 0; i < run.bands; i++, tile += run.tiles) {
+            const float *corner = pixels + 4 * i * line;
+            w->kernels->winograd_input(run.tiles, strip.pixel_step, corner, line,
+                                       strip.pixel_step, v + tile * row, row, plane);
+            corner += inset_h * line + inset_w * strip.pixel_step;
+            for (int64_t c = 0; c < strip.pixel_step; c += columns) {
+                int64_t width = conv_min(strip.pixel_step - c, columns);
+                w->kernels->winograd_gradient(
+                    run.tiles, width, corner + c, line, strip.pixel_step,
+                    m + c / columns * w->m_size + tile * width, width,
+                    w->block_tiles * width + WINOGRAD_LINE);
+            }
         }
         band += run.bands;
     }
@@ -125,7 +156,7 @@ void winograd_transform_result(const winograd *w, int64_t first, int64_t last, i
                     channel;
         for (int64_t t = 0; t < run.tiles; t++) {
             w->kernels->winograd_output(columns, m, plane, bias, to, line, w->out_c, inside,
-                                        (int)conv_min(w->tiled_w - run.left - 4 * t, 4));
+                                        (int)conv_min(w->tiled_w - run.left - 4 * t, 4), w->add);
             m += row;
             to += 4 * w->out_c;
         }

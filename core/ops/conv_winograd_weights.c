@@ -13,8 +13,35 @@ enum {
     TRANSFORM_TILES = 8          /* tiles a piece transforms at least */
 };
 
-/* ---- By chunks of bands: each has its own du, small enough for the cache; they are added in
- * order. ---------------------------------------------------------------------------------------- */
+/* ---- By chunks ------------------------------------------------------------------------------- */
+
+bool winograd_takes_chunks(int64_t in_c, int64_t out_c) {
+    return WINOGRAD_POINTS * in_c * out_c <= LARGE_SUMS;
+}
+
+static float *chunk_du(const winograd *w, int64_t chunk, int64_t panel) {
+    return w->u + chunk * w->u_size + winograd_panel_first(w, panel) * WINOGRAD_POINTS * w->in_c;
+}
+
+resin_status winograd_reserve_chunks(resin_context *context, winograd *w) {
+    w->chunks = conv_min(resin_piece_count(w->bands, conv_divide_up(CHUNK_TILES, w->band_tiles)),
+                         MAXIMUM_CHUNKS);
+    w->u_size = WINOGRAD_POINTS * w->in_c * w->panels * w->kernels->block_columns;
+    return conv_reserve(context, w->chunks, w->u_size, &w->u);
+}
+
+void winograd_add_to_chunk(const winograd *w, int64_t chunk, int64_t panel, int64_t count,
+                           const float *v, const float *m, bool begin) {
+    int64_t row = w->slice_width, plane = w->block_tiles * row + WINOGRAD_LINE;
+    int64_t width = winograd_panel_width(w, panel);
+    int64_t m_plane = w->block_tiles * width + WINOGRAD_LINE;
+    float *du = chunk_du(w, chunk, panel);
+    for (int point = 0; point < WINOGRAD_POINTS; point++) {
+        w->kernels->product(w->in_c, (int)width, count, v + point * plane, row, true,
+                            m + point * m_plane, width, du + point * w->in_c * width, width,
+                            !begin);
+    }
+}
 
 static void chunk_piece(void *argument, int64_t chunk, int worker) {
     const winograd *w = argument;
@@ -28,15 +55,9 @@ static void chunk_piece(void *argument, int64_t chunk, int worker) {
         winograd_transform_source(w, band, end, 0, w->in_c, v, row, plane, worker);
         for (int64_t panel = 0; panel < w->panels; panel++) {
             int64_t width = winograd_panel_width(w, panel);
-            int64_t m_plane = w->block_tiles * width + WINOGRAD_LINE;
-            winograd_transform_gradient(w, band, end, panel, m, width, m_plane, worker);
-            float *du = w->u + chunk * w->u_size +
-                        winograd_panel_first(w, panel) * WINOGRAD_POINTS * w->in_c;
-            for (int point = 0; point < WINOGRAD_POINTS; point++) {
-                w->kernels->product(w->in_c, (int)width, count, v + point * plane, row, true,
-                                    m + point * m_plane, width, du + point * w->in_c * width,
-                                    width, band > first);
-            }
+            winograd_transform_gradient(w, band, end, panel, m, width,
+                                        w->block_tiles * width + WINOGRAD_LINE, worker);
+            winograd_add_to_chunk(w, chunk, panel, count, v, m, band == first);
         }
     }
 }
@@ -47,7 +68,7 @@ static void chunk_sum_piece(void *argument, int64_t piece, int worker) {
     int64_t slices = resin_piece_count(w->in_c, 8), panel = piece / slices, first, last;
     int64_t width = winograd_panel_width(w, panel);
     resin_piece_bounds(w->in_c, slices, piece % slices, &first, &last);
-    float *du = w->u + winograd_panel_first(w, panel) * WINOGRAD_POINTS * w->in_c + first * width;
+    float *du = chunk_du(w, 0, panel) + first * width;
     for (int point = 0; point < WINOGRAD_POINTS; point++) {
         float *part = du + point * w->in_c * width;
         w->kernels->column_sums(w->chunks, (last - first) * width, part, w->u_size, part, false);
@@ -55,22 +76,23 @@ static void chunk_sum_piece(void *argument, int64_t piece, int worker) {
     winograd_weights_result(w, panel, first, last - first, du, w->in_c * width);
 }
 
+void winograd_finish_chunks(resin_context *context, winograd *w) {
+    resin_parallel(context, w->panels * resin_piece_count(w->in_c, 8), chunk_sum_piece, w);
+}
+
 static resin_status run_chunks(resin_context *context, winograd *w) {
     const conv_kernels *kernels = w->kernels;
     int workers = resin_workers(context);
-    winograd_cut(w, 2 * kernels->block_rows);
+    winograd_cut(w, winograd_block_tiles(kernels));
     winograd_slice(w, true);
-    w->chunks = conv_min(resin_piece_count(w->bands, conv_divide_up(CHUNK_TILES, w->band_tiles)),
-                         MAXIMUM_CHUNKS);
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
     w->m_size = WINOGRAD_POINTS * (w->block_tiles * kernels->block_columns + WINOGRAD_LINE);
-    w->u_size = WINOGRAD_POINTS * w->in_c * w->panels * kernels->block_columns;
-    RESIN_TRY(conv_reserve(context, w->chunks, w->u_size, &w->u));
+    RESIN_TRY(winograd_reserve_chunks(context, w));
     RESIN_TRY(conv_reserve(context, workers, w->v_size, &w->v));
     RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
     RESIN_TRY(winograd_reserve_strips(context, w));
     resin_parallel(context, w->chunks, chunk_piece, w);
-    resin_parallel(context, w->panels * resin_piece_count(w->in_c, 8), chunk_sum_piece, w);
+    winograd_finish_chunks(context, w);
     return RESIN_OK;
 }
 
@@ -130,7 +152,7 @@ static resin_status run_superblocks(resin_context *context, winograd *w) {
     winograd_slice(w, false);
     int64_t columns = w->slices * w->slice_width + w->panels * kernels->block_columns;
     int64_t most = conv_max(SUPERBLOCK_FLOATS / (WINOGRAD_POINTS * columns), TRANSFORM_TILES);
-    winograd_cut(w, 2 * kernels->block_rows);
+    winograd_cut(w, winograd_block_tiles(kernels));
     w->blocks = conv_divide_up(w->bands, conv_max(most / w->band_tiles, 1));
     w->block_tiles = conv_divide_up(w->bands, w->blocks) * w->band_tiles;
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
@@ -155,6 +177,6 @@ static resin_status run_superblocks(resin_context *context, winograd *w) {
 }
 
 resin_status winograd_run_weights(resin_context *context, winograd *w) {
-    return WINOGRAD_POINTS * w->in_c * w->out_c > LARGE_SUMS ? run_superblocks(context, w)
-                                                             : run_chunks(context, w);
+    return winograd_takes_chunks(w->in_c, w->out_c) ? run_chunks(context, w)
+                                                    : run_superblocks(context, w);
 }

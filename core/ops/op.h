@@ -113,6 +113,9 @@ resin_status op_check_rank(const op_call *call, int index, int rank);
  * contiguous, of the input's shape and dtype. Call only if call->wants_grad[index]. It is either
  * new or the leaf's own gradient buffer. */
 resin_status op_input_grad(op_call *call, int index, resin_tensor **grad);
+/* The gradient of input `index` as far as other ops have made it, to be added to in place of
+ * op_input_grad: contiguous and nobody else's; NULL where there is none. */
+resin_tensor *op_begun_grad(const op_call *call, int index);
 /* Gives an existing tensor (of the input's shape and dtype, any strides; retained here) as the
  * gradient of input `index`, without a copy. */
 void op_give_grad(op_call *call, int index, resin_tensor *grad);

@@ -253,6 +253,8 @@ static void test_groups(void **state) {
 
 /* Large enough that every way of cutting the work is taken: blocks, slices, chunks, superblocks. */
 static const conv_shape large_shapes[] = {
+    {16, 30, 31, 17, 0, 0, 33, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {40, 17, 18, 5, 0, 0, 48, 3, 3, 1, 1, 2, 0, 0, 2, 1, 1, 1},
     {2, 40, 40, 17, 0, 0, 33, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
     {4, 33, 30, 64, 0, 0, 40, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
     {8, 31, 31, 256, 0, 0, 33, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
@@ -321,6 +323,60 @@ static void test_public_passes(void **state) {
                     4 * (terms(s, CONV_BACKWARD_WEIGHTS) + 1) * FLT_EPSILON / 2);
         free_problem(&p);
     }
+}
+
+/* Both backward passes together, through a batch normalization, dx added to what is there: against
+ * dy made before by plain loops. */
+static void check_joint(resin_context *context, conv_shape shape, bool gated, bool add) {
+    problem p = new_problem(shape);
+    array z = new_array(p.y.count);
+    array factors[6];
+    for (int i = 0; i < 6; i++) factors[i] = new_array(p.shape.out_c);
+    conv_norm norm = {.x = z.single, .mean = factors[0].single, .a = factors[1].single,
+                      .b = factors[2].single, .c = factors[3].single};
+    if (gated) norm.scale = factors[4].single, norm.shift = factors[5].single;
+    for (int64_t i = 0; i < z.count; i++) {
+        int64_t c = i % p.shape.out_c;
+        float scale = gated ? norm.scale[c] : 0, shift = gated ? norm.shift[c] : 1;
+        double g = fmaf(z.single[i], scale, shift) <= 0 ? 0 : p.dy.exact[i];
+        p.dy.exact[i] = factors[1].exact[c] * g +
+                        factors[2].exact[c] * (z.exact[i] - factors[0].exact[c]) +
+                        factors[3].exact[c];
+    }
+    double *begun = malloc((size_t)(p.dx.count + 1) * sizeof *begun);
+    assert_non_null(begun);
+    for (int64_t i = 0; i < p.dx.count; i++) begun[i] = add ? p.dx.single[i] : 0;
+    run_exact(context, &p, CONV_BACKWARD_DATA);
+    run_exact(context, &p, CONV_BACKWARD_WEIGHTS);
+    for (int64_t i = 0; i < p.dx.count; i++) p.dx.exact[i] += begun[i];
+    free(begun);
+    conv_gradients g = {.x = image_of(&p), .weights = p.weights.single, .dy = p.dy.single,
+                        .norm = &norm, .dx = p.dx.single, .dweights = p.dweights.single,
+                        .add_dx = add};
+    if (conv_reads_norm(&p.shape, true, true, false) && conv_adds(&p.shape, false)) {
+        assert_int_equal(conv_backward(context, &p.shape, &g, false), RESIN_OK);
+        /* |dy| is below 4 here, and made with some roundings of its own. */
+        double factor = 4 * 4 * WINOGRAD_FACTOR * FLT_EPSILON / 2;
+        assert_true(largest_error(&p.dx) <= factor * (terms(&p.shape, CONV_BACKWARD_DATA) + 1));
+        assert_true(largest_error(&p.dweights) <=
+                    factor * (terms(&p.shape, CONV_BACKWARD_WEIGHTS) + 1));
+    }
+    for (int i = 0; i < 6; i++) free_array(&factors[i]);
+    free_array(&z);
+    free_problem(&p);
+}
+
+static void test_joint_backward(void **state) {
+    int joined = 0;
+    for (int i = 0; i < LARGE_SHAPES; i++) {
+        problem p = new_problem(large_shapes[i]);
+        joined += conv_winograd_joins(&p.shape, &resin_kernels()->conv) &&
+                  p.shape.kernel_h == 3 && p.shape.groups == 1 && p.shape.stride_h == 1;
+        free_problem(&p);
+        for (int kind = 0; kind < 4; kind++)
+            check_joint(*state, large_shapes[i], kind & 1, kind & 2);
+    }
+    assert_true(joined > 0);
 }
 
 /* A batch of nothing: dweights are zeros, and nothing is divided by it. */
@@ -448,8 +504,9 @@ int main(void) {
         cmocka_unit_test(test_3x3_shapes),     cmocka_unit_test(test_any_shapes),
         cmocka_unit_test(test_common_shapes),  cmocka_unit_test(test_groups),
         cmocka_unit_test(test_large_shapes),   cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_public_passes),  cmocka_unit_test(test_empty_batch),
-        cmocka_unit_test(test_product),        cmocka_unit_test(test_product_batch),
+        cmocka_unit_test(test_public_passes),  cmocka_unit_test(test_joint_backward),
+        cmocka_unit_test(test_empty_batch),    cmocka_unit_test(test_product),
+        cmocka_unit_test(test_product_batch),
         cmocka_unit_test(test_method_that_does_not_fit),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

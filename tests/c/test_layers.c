@@ -424,7 +424,7 @@ static void one_kernel_shape(const norm_loops *loops, int64_t rows, int64_t chan
     float *sum_gx = sum_g + channels, *sum = sum_gx + channels, *rest = sum + channels;
     loops->block_statistics(rows, channels, x, mean, rest, m2);
     const norm_gate gate = {.activation = NORM_RELU, .y = y};
-    loops->gradient_sums(rows, channels, x, mean, &gate, dy, sum_g, sum_gx);
+    loops->gradient_sums(rows, channels, x, mean, &gate, dy, dy, sum_g, sum_gx);
     loops->channel_sums(rows, channels, x, sum);
     for (int64_t c = 0; c < channels; c++) {
         double total = 0, squares = 0, g = 0, gx = 0;
