@@ -8,6 +8,8 @@
 -- al. 2015 (arXiv 1512.03385, section 4.1) found healthy gradients in plain networks with batch
 -- norm. The weights start as He et al. 2015 (arXiv 1502.01852) have it, which was made to keep
 -- activations and gradients at their size without batch norm.
+--
+-- Takes about a minute on two cores.
 dofile((arg[0]:match("^(.*)/") or ".") .. "/../path.lua")
 local resin = require "resin"
 local experiment = require "resin.script.experiment"
@@ -168,7 +170,7 @@ local function draw(results, when, title, y_range)
     end
     return plot.chart{title = title, x_label = "Convolution, counted from the image",
         y_label = "Norm of the weights' gradient", series = series, y_log = true,
-        y_range = y_range}
+        y_range = y_range, width = 600}
 end
 
 -- The ends of all norms, so that both charts have one scale.

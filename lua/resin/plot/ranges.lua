@@ -37,17 +37,20 @@ local function draw_axis(picture, left, bottom, low, high, place)
         picture.width - RIGHT)
 end
 
--- A bar from the smallest to the largest value, a stroke at the mean, a circle for each value.
+-- A bar from the smallest to the largest value, a stroke at the mean, a circle for each value; each
+-- a little lower than the one before, so that equal ones are seen.
 local function draw_row(picture, row, y, place)
     local low, high, mean = facts(row.values)
     local class = ((row.colour or 1) - 1) % svg.colours + 1
-    picture:add('<rect x="%.1f" y="%.1f" width="%.1f" height="12" rx="3" class="fill%d" '
-        .. 'fill-opacity="0.25"/>', place(low), y - 6, math.max(place(high) - place(low), 1), class)
-    for _, value in ipairs(row.values) do
-        picture:add('<circle cx="%.1f" cy="%.1f" r="3.2" class="fill%d"/>', place(value), y, class)
+    picture:add('<rect x="%.1f" y="%.1f" width="%.1f" height="18" rx="3" class="fill%d" '
+        .. 'fill-opacity="0.25"/>', place(low), y - 9, math.max(place(high) - place(low), 1), class)
+    local count = #row.values
+    for i, value in ipairs(row.values) do
+        picture:add('<circle cx="%.1f" cy="%.1f" r="3" class="fill%d"/>', place(value),
+            y + (i - (count + 1) / 2) * math.min(5, 15 / count), class)
     end
     picture:add('<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" class="line%d" stroke-width="2.4"/>',
-        place(mean), place(mean), y - 11, y + 11, class)
+        place(mean), place(mean), y - 12, y + 12, class)
 end
 
 --- settings: title, note (a line below it), x_label, width, and rows = {{name =, note = (a line
