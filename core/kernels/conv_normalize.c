@@ -14,6 +14,7 @@ void KERNEL(normalize)(int64_t pixels, int64_t channels, const float *x, int64_t
     for (int64_t p = 0; p < pixels; p++) {
         for (int64_t c = 0; c < vectors; c += VECTOR_FLOATS) {
             vfloat z = vload(x + c) * vload(scale + c) + vload(shift + c);
+            __builtin_prefetch(x + c + PREFETCH_AHEAD);
             vstore(to + c, zero_where(z < (vfloat){0}, z));
         }
         for (int64_t c = vectors; c < channels; c++) {
@@ -36,6 +37,8 @@ void KERNEL(norm_gradient)(int64_t pixels, int64_t channels, const float *dy, co
     for (int64_t p = 0; p < pixels; p++) {
         for (int64_t k = 0; k < vectors; k += VECTOR_FLOATS) {
             vfloat v = vload(x + k), g = vload(dy + k);
+            __builtin_prefetch(x + k + PREFETCH_AHEAD);
+            __builtin_prefetch(dy + k + PREFETCH_AHEAD);
             if (scale) g = zero_where(v * vload(scale + k) + vload(shift + k) <= (vfloat){0}, g);
             vstore(to + k, vload(a + k) * g + vload(b + k) * (v - vload(mean + k)) + vload(c + k));
         }

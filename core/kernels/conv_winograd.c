@@ -68,11 +68,17 @@ static ALWAYS_INLINE void transform_weights_gradient(const vfloat u[6], vfloat w
 static ALWAYS_INLINE void input_vector(const float *pixels, int64_t row_step, int64_t pixel_step,
                                        float *v, int64_t plane) {
     vfloat half[6][6];
+    const float *upper = pixels, *lower = pixels + 3 * row_step;
     UNROLL
     for (int x = 0; x < 6; x++) {
         vfloat d[6], t[6];
         UNROLL
-        for (int y = 0; y < 6; y++) d[y] = vload(pixels + y * row_step + x * pixel_step);
+        for (int y = 0; y < 3; y++) {
+            d[y] = vload(upper + y * row_step);
+            d[y + 3] = vload(lower + y * row_step);
+        }
+        upper += pixel_step;
+        lower += pixel_step;
         transform_input(d, t);
         UNROLL
         for (int y = 0; y < 6; y++) half[y][x] = t[y];
@@ -94,11 +100,18 @@ static ALWAYS_INLINE void output_vector(const float *m, int64_t plane, vfloat bi
                                         int64_t row_step, int64_t pixel_step, int rows,
                                         int columns, bool add) {
     vfloat half[4][6];
+    int64_t line = 6 * plane; /* three lines to a pointer: the processor multiplies in the load */
+    const float *upper = m, *lower = m + 3 * line;
     UNROLL
     for (int x = 0; x < 6; x++) {
         vfloat d[6], t[4];
         UNROLL
-        for (int y = 0; y < 6; y++) d[y] = vload(m + (y * 6 + x) * plane);
+        for (int y = 0; y < 3; y++) {
+            d[y] = vload(upper + y * line);
+            d[y + 3] = vload(lower + y * line);
+        }
+        upper += plane;
+        lower += plane;
         transform_output(d, t);
         UNROLL
         for (int y = 0; y < 4; y++) half[y][x] = t[y];
@@ -226,19 +239,46 @@ static void output_rest(int64_t channels, const float *m, int64_t plane, const f
     }
 }
 
+/* Functions of their own, so that what the others need is not made ready for every tile. */
+typedef void output_function(const float *m, int64_t plane, vfloat bias, float *pixels,
+                             int64_t row_step, int64_t pixel_step, int rows, int columns);
+
+static __attribute__((noinline)) void output_whole(const float *m, int64_t plane, vfloat bias,
+                                                   float *pixels, int64_t row_step,
+                                                   int64_t pixel_step, int rows, int columns) {
+    (void)rows, (void)columns;
+    output_vector(m, plane, bias, pixels, row_step, pixel_step, 4, 4, false);
+}
+
+static __attribute__((noinline)) void add_whole(const float *m, int64_t plane, vfloat bias,
+                                                float *pixels, int64_t row_step,
+                                                int64_t pixel_step, int rows, int columns) {
+    (void)rows, (void)columns;
+    output_vector(m, plane, bias, pixels, row_step, pixel_step, 4, 4, true);
+}
+
+static __attribute__((noinline)) void output_part(const float *m, int64_t plane, vfloat bias,
+                                                  float *pixels, int64_t row_step,
+                                                  int64_t pixel_step, int rows, int columns) {
+    output_vector(m, plane, bias, pixels, row_step, pixel_step, rows, columns, false);
+}
+
+static __attribute__((noinline)) void add_part(const float *m, int64_t plane, vfloat bias,
+                                               float *pixels, int64_t row_step,
+                                               int64_t pixel_step, int rows, int columns) {
+    output_vector(m, plane, bias, pixels, row_step, pixel_step, rows, columns, true);
+}
+
 void KERNEL(winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
                              float *pixels, int64_t row_step, int64_t pixel_step, int rows,
                              int columns, bool add) {
+    bool whole = rows == 4 && columns == 4;
+    output_function *output = add ? (whole ? add_whole : add_part)
+                                  : (whole ? output_whole : output_part);
     int64_t c = 0;
     for (; c + VECTOR_FLOATS <= channels; c += VECTOR_FLOATS) {
-        vfloat b = bias ? vload(bias + c) : (vfloat){0};
-        if (rows == 4 && columns == 4 && add) {
-            output_vector(m + c, plane, b, pixels + c, row_step, pixel_step, 4, 4, true);
-        } else if (rows == 4 && columns == 4) {
-            output_vector(m + c, plane, b, pixels + c, row_step, pixel_step, 4, 4, false);
-        } else {
-            output_vector(m + c, plane, b, pixels + c, row_step, pixel_step, rows, columns, add);
-        }
+        output(m + c, plane, bias ? vload(bias + c) : (vfloat){0}, pixels + c, row_step, pixel_step,
+               rows, columns);
     }
     if (c < channels) {
         output_rest(channels - c, m + c, plane, bias ? bias + c : NULL, pixels + c, row_step,

@@ -33,6 +33,10 @@
 #define UNROLL _Pragma("GCC unroll 36")
 #endif
 
+/* Floats ahead of which a loop over a large array asks for what it will read: the hardware alone
+ * keeps too few lines under way (measured: the gradient of a batch norm takes half the time). */
+enum { PREFETCH_AHEAD = 512 };
+
 typedef float vfloat __attribute__((vector_size(VECTOR_FLOATS * 4)));
 /* The same at any address a float may have. */
 typedef float vfloat_unaligned __attribute__((vector_size(VECTOR_FLOATS * 4), aligned(4), may_alias));

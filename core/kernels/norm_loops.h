@@ -15,9 +15,11 @@ ALWAYS_INLINE void REAL_NAME(statistics_column)(int64_t rows, int64_t channels, 
     int64_t paired = rows - rows % lanes;
     real inverse = (real)1 / (real)rows;
     for (int64_t r = 0; r < paired; r += lanes)
-        for (int i = 0; i < 4; i++)
-            sum[i] += REAL_NAME(real_load)(x + (r + i / width) * channels +
-                                           i % width * VECTOR_REALS);
+        for (int i = 0; i < 4; i++) {
+            const real *at = x + (r + i / width) * channels + i % width * VECTOR_REALS;
+            __builtin_prefetch(at + PREFETCH_AHEAD);
+            sum[i] += REAL_NAME(real_load)(at);
+        }
     for (int64_t r = paired; r < rows; r++)
         for (int i = 0; i < width; i++)
             sum[i] += REAL_NAME(real_load)(x + r * channels + i * VECTOR_REALS);
@@ -112,6 +114,9 @@ ALWAYS_INLINE void REAL_NAME(apply_rows)(int64_t rows, int64_t channels, const r
         for (int64_t c = 0; c < vectors; c += VECTOR_REALS) {
             vreal z = REAL_NAME(real_load)(x + c) * REAL_NAME(real_load)(scale + c) +
                       REAL_NAME(real_load)(shift + c);
+            __builtin_prefetch(x + c + PREFETCH_AHEAD);
+            __builtin_prefetch(y + c + PREFETCH_AHEAD, 1);
+            if (shortcut) __builtin_prefetch(shortcut + c + PREFETCH_AHEAD);
             if (shortcut) z += REAL_NAME(real_load)(shortcut + c);
             REAL_NAME(real_store)(y + c, REAL_NAME(activate)(z, relu));
         }
@@ -195,6 +200,9 @@ ALWAYS_INLINE void REAL_NAME(sums_column)(int64_t rows, int64_t channels, int64_
         for (int i = 0; i < 4; i++) {
             int64_t at = (r + i / width) * channels + column + i % width * VECTOR_REALS;
             vreal v = REAL_NAME(real_load)(x + at);
+            __builtin_prefetch(x + at + PREFETCH_AHEAD);
+            __builtin_prefetch(dy + at + PREFETCH_AHEAD);
+            if (kind == GATE_BY_OUTPUT) __builtin_prefetch(y + at + PREFETCH_AHEAD);
             vreal g = REAL_NAME(gated)(
                 REAL_NAME(real_load)(dy + at),
                 REAL_NAME(output_vector)(v, y + at, scale[i % width], shift[i % width], kind),

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { LINE = 16 }; /* floats of a cache line */
+
 static void clear(float *to, int64_t floats) { memset(to, 0, (size_t)floats * sizeof(float)); }
 
 /* Pixels that lie side by side in the image. */
@@ -37,6 +39,11 @@ static void copy_pixels(const conv_source *source, const conv_strip *strip, int6
     }
 }
 
+/* Asks for the next row while one is copied. */
+static void prefetch(const float *from, int64_t floats) {
+    for (int64_t i = 0; i < floats; i += LINE) __builtin_prefetch(from + i);
+}
+
 void conv_copy_strip(const conv_source *source, const conv_strip *strip, float *to) {
     int64_t line = strip->columns * strip->pixel_step;
     int64_t before = conv_min(conv_max(-strip->left, 0), strip->columns);
@@ -50,6 +57,9 @@ void conv_copy_strip(const conv_source *source, const conv_strip *strip, float *
         }
         int64_t pixel = (strip->image * source->height + y) * source->width + strip->left + before;
         clear(to, before * strip->pixel_step);
+        if (!source->norm && !source->image.scale && strip->channels == source->channels)
+            prefetch(source->image.pixels + (pixel + source->width) * source->channels,
+                     inside * source->channels);
         copy_pixels(source, strip, pixel, inside, to + before * strip->pixel_step);
         clear(to + (before + inside) * strip->pixel_step, after * strip->pixel_step);
     }

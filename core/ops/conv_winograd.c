@@ -49,12 +49,28 @@ resin_status winograd_make_u(resin_context *context, winograd *w) {
     return RESIN_OK;
 }
 
-void winograd_multiply(const winograd *w, int64_t panel, int64_t count, const float *v, float *m) {
+/* The first pixel of a band's row of tiles in the result. */
+static float *result_row(const winograd *w, int64_t band) {
+    int64_t row = band / w->cuts, image = row / w->tiles_h;
+    return w->result + (image * w->tiled_h + 4 * (row % w->tiles_h)) * w->tiled_w * w->out_c;
+}
+
+static void prefetch_part(const float *from, int64_t floats, int point) {
+    int64_t lines = floats / WINOGRAD_LINE, last = lines * (point + 1) / WINOGRAD_POINTS;
+    for (int64_t line = lines * point / WINOGRAD_POINTS; line < last; line++)
+        __builtin_prefetch(from + line * WINOGRAD_LINE, 1, 2);
+}
+
+void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t panel,
+                       const float *v, float *m) {
+    int64_t count = winograd_band_tile(w, last) - winograd_band_tile(w, first);
     int64_t row = w->slice_width, plane = w->block_tiles * row + WINOGRAD_LINE;
     int64_t width = winograd_panel_width(w, panel);
     int64_t m_plane = w->block_tiles * width + WINOGRAD_LINE;
-    const float *u = block_u(w, panel);
+    const float *u = block_u(w, panel), *result = result_row(w, first);
+    int64_t floats = panel == 0 && w->cuts == 1 ? result_row(w, last) - result : 0;
     for (int point = 0; point < WINOGRAD_POINTS; point++) {
+        prefetch_part(result, floats, point);
         w->kernels->product(count, (int)width, w->in_c, v + point * plane, row, false,
                             u + point * w->in_c * width, width, m + point * m_plane, width, false);
     }
@@ -64,13 +80,12 @@ static void block_piece(void *argument, int64_t piece, int worker) {
     const winograd *w = argument;
     int64_t first, last, row = w->slice_width;
     resin_piece_bounds(w->bands, w->blocks, piece, &first, &last);
-    int64_t count = winograd_band_tile(w, last) - winograd_band_tile(w, first);
     float *v = w->v + worker * w->v_size, *m = w->m + worker * w->m_size;
     winograd_transform_source(w, first, last, 0, w->in_c, v, row,
                               w->block_tiles * row + WINOGRAD_LINE, worker);
     for (int64_t panel = 0; panel < w->panels; panel++) {
         int64_t width = winograd_panel_width(w, panel);
-        winograd_multiply(w, panel, count, v, m);
+        winograd_multiply(w, first, last, panel, v, m);
         winograd_transform_result(w, first, last, panel, m, width,
                                   w->block_tiles * width + WINOGRAD_LINE);
     }

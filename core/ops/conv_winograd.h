@@ -84,8 +84,10 @@ winograd winograd_describe(const conv_call *call);
 
 /* Forward and backward-data: u of all weights, reserved and made. */
 resin_status winograd_make_u(resin_context *context, winograd *w);
-/* The m of `count` tiles and one panel from their v and that u. */
-void winograd_multiply(const winograd *w, int64_t panel, int64_t count, const float *v, float *m);
+/* The m of bands [first, last) and one panel from their v and that u. Meanwhile the result's pixels
+ * are asked for, which will be written next. */
+void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t panel,
+                       const float *v, float *m);
 
 /* Backward-weights by chunks of bands: each has a du of its own, small enough for the cache. */
 bool winograd_takes_chunks(int64_t in_c, int64_t out_c);

@@ -35,7 +35,7 @@ static void both_piece(void *argument, int64_t chunk, int worker) {
                                 worker);
         for (int64_t panel = 0; panel < data->panels; panel++) {
             int64_t width = winograd_panel_width(data, panel);
-            winograd_multiply(data, panel, count, v, m);
+            winograd_multiply(data, band, end, panel, v, m);
             winograd_transform_result(data, band, end, panel, m, width,
                                       data->block_tiles * width + WINOGRAD_LINE);
         }
