@@ -1,160 +1,423 @@
-/* conv_grouped.c: grouped convolution with few channels in a group: the input is spread so that
- * every lane of a vector of output channels finds its own group's channel, and the product goes
- * lane by lane. */
+/* conv_grouped.c: grouped convolution with few channels in a group. A vector holds the channels of
+ * several whole groups; the c-th channel of each group, repeated for the outputs of its group, is a
+ * shuffle of a pixel. A row of the kernel is multiplied three taps at a time, so that a pixel is
+ * loaded and shuffled once for three multiply-adds. */
+#include "core/kernels/conv_kernels.h"
 #include "core/kernels/conv_names.h"
 #include "core/kernels/kernel.h"
-#include "core/kernels/product_block.h"
-
-#include <stdbool.h>
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-/* Fewer lanes than a vector go through memory: a vector indexed by a variable would stay there. */
-static ALWAYS_INLINE vfloat load_lanes(const float *p, int lanes) {
-    if (lanes == VECTOR_FLOATS) return vload(p);
-    float copy[VECTOR_FLOATS] = {0};
-    for (int l = 0; l < lanes; l++) copy[l] = p[l];
-    return vload(copy);
-}
+typedef int32_t vindex __attribute__((vector_size(VECTOR_FLOATS * 4)));
+typedef int32_t vindex_unaligned
+    __attribute__((vector_size(VECTOR_FLOATS * 4), aligned(4), may_alias));
 
-static ALWAYS_INLINE void store_lanes(float *p, vfloat v, int lanes) {
-    if (lanes == VECTOR_FLOATS) {
-        vstore(p, v);
-        return;
-    }
-    float copy[VECTOR_FLOATS];
-    vstore(copy, v);
-    for (int l = 0; l < lanes; l++) p[l] = copy[l];
-}
-
-/* Lane l gets the c-th channel of its group. Written as a list of lanes, this becomes one shuffle;
- * written as a loop it does not. */
-#define LANE(l) x[(l) / group * group + c]
-static ALWAYS_INLINE vfloat spread_channel(const vfloat x, const int group, const int c) {
+/* A shuffle by an index that is no constant is not among the vector extensions of every compiler.
+ * Vectors of four have none that is one instruction: there, pixels come with their channels spread
+ * out. */
 #if VECTOR_FLOATS == 16
-    return (vfloat){LANE(0), LANE(1), LANE(2),  LANE(3),  LANE(4),  LANE(5),  LANE(6),  LANE(7),
-                    LANE(8), LANE(9), LANE(10), LANE(11), LANE(12), LANE(13), LANE(14), LANE(15)};
+#include <immintrin.h>
+enum { SHUFFLES = 1, BLOCK_PIXELS = 14 };
+static ALWAYS_INLINE vfloat shuffle(vfloat x, vindex index) {
+    return (vfloat)_mm512_permutexvar_ps((__m512i)index, (__m512)x);
+}
 #elif VECTOR_FLOATS == 8
-    return (vfloat){LANE(0), LANE(1), LANE(2), LANE(3), LANE(4), LANE(5), LANE(6), LANE(7)};
+#include <immintrin.h>
+enum { SHUFFLES = 1, BLOCK_PIXELS = 8 };
+static ALWAYS_INLINE vfloat shuffle(vfloat x, vindex index) {
+    return (vfloat)_mm256_permutevar8x32_ps((__m256)x, (__m256i)index);
+}
 #else
-    return (vfloat){LANE(0), LANE(1), LANE(2), LANE(3)};
+enum { SHUFFLES = 0, BLOCK_PIXELS = 8 };
+static ALWAYS_INLINE vfloat shuffle(vfloat x, vindex index) {
+    (void)index;
+    return x;
+}
 #endif
+
+static ALWAYS_INLINE vfloat load_pixel(const float *x, const grouped_lanes lanes, vindex index) {
+    if (lanes == GROUPED_REPEATED) return vset(*x);
+    return lanes == GROUPED_SHUFFLED ? shuffle(vload(x), index) : vload(x);
 }
 
-#define SPREAD_CHANNEL(c) \
-    if (c < group) vstore(to + c * VECTOR_FLOATS, spread_channel(pixel, group, c % group));
+/* The lanes of one channel, where pixels are to be shuffled. */
+static ALWAYS_INLINE vindex load_index(const grouped_shape *shape, int64_t channel,
+                                       const grouped_lanes lanes) {
+    if (lanes != GROUPED_SHUFFLED) return (vindex){0};
+    return *(const vindex_unaligned *)(shape->index + channel * VECTOR_FLOATS);
+}
 
-static ALWAYS_INLINE void spread_groups(const int group, int64_t pixels, const float *x,
-                                        int64_t x_step, int lanes, float *to) {
-    for (int64_t i = 0; i < pixels; i++) {
-        const vfloat pixel = load_lanes(x + i * x_step, lanes);
-        /* Written out: in a loop, even an unrolled one, gcc does not see shuffles. */
-        SPREAD_CHANNEL(0) SPREAD_CHANNEL(1) SPREAD_CHANNEL(2) SPREAD_CHANNEL(3)
-        SPREAD_CHANNEL(4) SPREAD_CHANNEL(5) SPREAD_CHANNEL(6) SPREAD_CHANNEL(7)
-        SPREAD_CHANNEL(8) SPREAD_CHANNEL(9) SPREAD_CHANNEL(10) SPREAD_CHANNEL(11)
-        SPREAD_CHANNEL(12) SPREAD_CHANNEL(13) SPREAD_CHANNEL(14) SPREAD_CHANNEL(15)
-        to += group * VECTOR_FLOATS;
+static __attribute__((noinline)) void copy_lanes(int pixels, int lanes, const float *from,
+                                                 float *to, int64_t to_step) {
+    for (int j = 0; j < pixels; j++) {
+        for (int l = 0; l < lanes; l++) to[j * to_step + l] = from[j * VECTOR_FLOATS + l];
     }
 }
 
-static void spread_any(int64_t pixels, const float *x, int64_t x_step, int64_t first, int lanes,
-                       int64_t group_in, int64_t group_out, float *to) {
-    int64_t channel[VECTOR_FLOATS];
-    for (int l = 0; l < lanes; l++) channel[l] = (first + l) / group_out * group_in;
-    for (int64_t i = 0; i < pixels; i++) {
-        for (int64_t c = 0; c < group_in; c++) {
-            for (int l = 0; l < lanes; l++) to[l] = x[i * x_step + channel[l] + c];
-            for (int l = lanes; l < VECTOR_FLOATS; l++) to[l] = 0;
-            to += VECTOR_FLOATS;
-        }
-    }
-}
-
-void KERNEL(grouped_spread)(int64_t pixels, const float *x, int64_t x_step, int64_t first,
-                            int lanes, int64_t group_in, int64_t group_out, float *to) {
-    int64_t group = group_in == group_out ? group_in : 0;
-    if (group == 1) {
-        spread_groups(1, pixels, x + first, x_step, lanes, to);
-    } else if (group == 2) {
-        spread_groups(2, pixels, x + first, x_step, lanes, to);
-    } else if (group == 4) {
-        spread_groups(4, pixels, x + first, x_step, lanes, to);
-#if VECTOR_FLOATS >= 8
-    } else if (group == 8) {
-        spread_groups(8, pixels, x + first, x_step, lanes, to);
-#endif
-#if VECTOR_FLOATS >= 16
-    } else if (group == 16) {
-        spread_groups(16, pixels, x + first, x_step, lanes, to);
-#endif
-    } else {
-        spread_any(pixels, x, x_step, first, lanes, group_in, group_out, to);
-    }
-}
-
-typedef struct lane_shape {
-    int64_t segments, depth;
-    int64_t a_segment, a_row, a_step, b_segment, b_step;
-    bool accumulate;
-    int lanes;
-} lane_shape;
-
-/* Rows are addressed three to a pointer, as in product.c. */
-static ALWAYS_INLINE void multiply_rows(const int rows, const lane_shape *shape, const float *a,
-                                        const float *b, float *c, int64_t c_step) {
-    vfloat sum[BLOCK_ROWS];
-    int64_t a_row = shape->a_row, a_step = shape->a_step, b_step = shape->b_step;
+/* sum[j] += x[j * step + t] * weights[t] for `taps` neighbouring taps of a row. */
+static ALWAYS_INLINE void add_taps(const int taps, const int pixels, const int step,
+                                   const grouped_lanes kind, const float *x, vindex index,
+                                   const float *weights, vfloat *sum) {
+    vfloat weight[3];
     UNROLL
-    for (int i = 0; i < rows; i++) sum[i] = (vfloat){0};
-    for (int64_t segment = 0; segment < shape->segments; segment++) {
-        const float *a_rows[(BLOCK_ROWS + 2) / 3], *b_vector = b + segment * shape->b_segment;
+    for (int t = 0; t < taps; t++) weight[t] = vload(weights + t * VECTOR_FLOATS);
+    UNROLL
+    for (int i = 0; i < (pixels - 1) * step + taps; i++) {
+        vfloat value = load_pixel(x + i * VECTOR_FLOATS, kind, index);
         UNROLL
-        for (int i = 0; i < (rows + 2) / 3; i++) {
-            a_rows[i] = a + segment * shape->a_segment + 3 * i * a_row;
+        for (int t = 0; t < taps; t++) {
+            int j = i - t;
+            if (j >= 0 && j % step == 0 && j / step < pixels) sum[j / step] += value * weight[t];
         }
-        for (int64_t k = 0; k < shape->depth; k++) {
-            vfloat factor = vload(b_vector);
-            UNROLL
-            for (int i = 0; i < rows; i++) {
-                sum[i] += vload(a_rows[i / 3] + (i % 3) * a_row) * factor;
-            }
-            UNROLL
-            for (int i = 0; i < (rows + 2) / 3; i++) a_rows[i] += a_step;
-            b_vector += b_step;
-        }
-    }
-    UNROLL
-    for (int i = 0; i < rows; i++) {
-        if (shape->accumulate) sum[i] += load_lanes(c, shape->lanes);
-        store_lanes(c, sum[i], shape->lanes);
-        c += c_step;
     }
 }
 
-#define ROW_CASE(n)                                     \
-    case n:                                             \
-        multiply_rows(n, &shape, a, b, c, c_step);      \
+static ALWAYS_INLINE int taps_at_once(const int step, int64_t left) {
+    if (step > 0 && left >= 3) return 3;
+    return step == 1 && left == 2 ? 2 : 1;
+}
+
+/* So many pixels of a row, for steps 1 and 2, and, taps one by one, for any (0). */
+static ALWAYS_INLINE void multiply_pixels(const int pixels, const int step,
+                                          const grouped_lanes kind, const grouped_shape *shape,
+                                          const float *const *strip, int64_t place,
+                                          const float *weights, float *result,
+                                          int64_t result_step, int lanes) {
+    vfloat sum[BLOCK_PIXELS], start = vload(weights);
+    int64_t column = shape->step * VECTOR_FLOATS;
+    weights += VECTOR_FLOATS;
+    UNROLL
+    for (int j = 0; j < pixels; j++) sum[j] = start;
+    for (int64_t row = 0; row < shape->taps_h; row++) {
+        for (int64_t c = 0; c < shape->channels; c++) {
+            const float *x = strip[row * shape->tap_rows] + place + c * shape->plane;
+            vindex index = load_index(shape, c, kind);
+            for (int64_t left = shape->taps_w, taps; left > 0; left -= taps) {
+                taps = taps_at_once(step, left);
+                if (taps == 3) {
+                    add_taps(3, pixels, step, kind, x, index, weights, sum);
+                } else if (taps == 2) {
+                    add_taps(2, pixels, step, kind, x, index, weights, sum);
+                } else {
+                    vfloat weight = vload(weights);
+                    UNROLL
+                    for (int j = 0; j < pixels; j++) {
+                        sum[j] += load_pixel(x + j * column, kind, index) * weight;
+                    }
+                }
+                x += taps * VECTOR_FLOATS;
+                weights += taps * VECTOR_FLOATS;
+            }
+        }
+    }
+    float copy[BLOCK_PIXELS * VECTOR_FLOATS];
+    float *to = lanes == VECTOR_FLOATS ? result : copy;
+    int64_t to_step = lanes == VECTOR_FLOATS ? result_step : VECTOR_FLOATS;
+    UNROLL
+    for (int j = 0; j < pixels; j++) vstore(to + j * to_step, sum[j]);
+    if (to == copy) copy_lanes(pixels, lanes, copy, result, result_step);
+}
+
+/* What belongs to the pixels [first, last) of row i. */
+static void fetch_ahead(const grouped_shape *shape, const grouped_rows *r, int64_t i,
+                        int64_t first, int64_t last) {
+    const float *result = r->result + (i + 1) * r->result_row;
+    for (int64_t j = first; j < last; j++) __builtin_prefetch(result + j * r->result_step, 1, 2);
+    for (int64_t row = 0; r->ahead && row < r->row_step; row++) {
+        const float *ahead = r->ahead + (i * r->row_step + row) * r->ahead_row;
+        for (int64_t j = first * shape->step; j < last * shape->step; j++) {
+            __builtin_prefetch(ahead + j * r->ahead_step, 0, 2);
+        }
+    }
+}
+
+#define PIXEL_CASE(n)                                                                            \
+    case n:                                                                                      \
+        multiply_pixels(n, step, kind, shape, strip, place, weights, result, r->result_step,     \
+                        r->lanes);                                                               \
         break;
 
-void KERNEL(grouped_product)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
-                             int lanes, int64_t depth, const float *a, int64_t a_row,
-                             int64_t a_step, const float *b, int64_t b_step, float *c,
-                             int64_t c_step, bool accumulate) {
-    const lane_shape shape = {.segments = segments, .depth = depth, .a_segment = a_segment,
-                              .a_row = a_row, .a_step = a_step, .b_segment = b_segment,
-                              .b_step = b_step, .accumulate = accumulate, .lanes = lanes};
-    int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+static ALWAYS_INLINE void multiply_row(const int step, const grouped_lanes kind,
+                                       const grouped_shape *shape, const grouped_rows *r,
+                                       const float *weights, int64_t i) {
+    const float *const *strip = r->strip + i * r->row_step;
+    /* Dealt out evenly, as in product.c. Steps beyond 2 are rare. */
+    const int64_t block = step > 0 ? BLOCK_PIXELS : 2;
+    int64_t blocks = (r->count + block - 1) / block, first = 0;
     for (; blocks > 0; blocks--) {
-        int count = (int)((rows + blocks - 1) / blocks);
-        switch (count) {
-            ROW_CASE(1) ROW_CASE(2) ROW_CASE(3) ROW_CASE(4) ROW_CASE(5) ROW_CASE(6)
-#if BLOCK_ROWS > 6
-            ROW_CASE(7) ROW_CASE(8) ROW_CASE(9) ROW_CASE(10) ROW_CASE(11) ROW_CASE(12) ROW_CASE(13)
-            ROW_CASE(14)
+        int pixels = (int)((r->count - first + blocks - 1) / blocks);
+        int64_t place = r->place + first * shape->step * VECTOR_FLOATS;
+        float *result = r->result + i * r->result_row + first * r->result_step;
+        fetch_ahead(shape, r, i, first, first + pixels);
+        if (step == 0) {
+            switch (pixels) { PIXEL_CASE(1) PIXEL_CASE(2) }
+        } else {
+            switch (pixels) {
+                PIXEL_CASE(1) PIXEL_CASE(2) PIXEL_CASE(3) PIXEL_CASE(4) PIXEL_CASE(5)
+                PIXEL_CASE(6) PIXEL_CASE(7) PIXEL_CASE(8)
+#if VECTOR_FLOATS == 16
+                PIXEL_CASE(9) PIXEL_CASE(10) PIXEL_CASE(11) PIXEL_CASE(12) PIXEL_CASE(13)
+                PIXEL_CASE(14)
 #endif
+            }
         }
-        a += count * a_row;
-        c += count * c_step;
-        rows -= count;
+        first += pixels;
+    }
+}
+
+static ALWAYS_INLINE void multiply_rows(const grouped_lanes kind, const grouped_shape *shape,
+                                        const grouped_rows *r, const float *weights) {
+    for (int64_t i = 0; i < r->rows; i++) {
+        if (shape->step == 1) {
+            multiply_row(1, kind, shape, r, weights, i);
+        } else if (shape->step == 2) {
+            multiply_row(2, kind, shape, r, weights, i);
+        } else {
+            multiply_row(0, kind, shape, r, weights, i);
+        }
+    }
+}
+
+void KERNEL(grouped_rows)(const grouped_shape *shape, const grouped_rows *rows,
+                          const float *weights) {
+    if (SHUFFLES && shape->lanes == GROUPED_SHUFFLED) {
+        multiply_rows(GROUPED_SHUFFLED, shape, rows, weights);
+    } else if (shape->lanes == GROUPED_REPEATED) {
+        multiply_rows(GROUPED_REPEATED, shape, rows, weights);
+    } else {
+        multiply_rows(GROUPED_PLAIN, shape, rows, weights);
+    }
+}
+
+/* ---- Backward-weights ------------------------------------------------------------------------ */
+
+/* Sums of neighbouring taps and channels for some rows of the kernel. */
+typedef struct tap_sums {
+    vfloat sum[3][3][4]; /* rows, taps, channels */
+    vindex index[4];
+} tap_sums;
+
+/* One pixel of the strip for the taps [first, last), whose pixels of dy lie before `gradient`. */
+static ALWAYS_INLINE void add_pixel(const int rows, const int first, const int last,
+                                    const int channels, tap_sums *s, int64_t plane,
+                                    const grouped_lanes kind, const float *const *x,
+                                    int64_t place, const float *gradient) {
+    vfloat factor[3];
+    UNROLL
+    for (int t = first; t < last; t++) factor[t] = vload(gradient - t * VECTOR_FLOATS);
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int c = 0; c < channels; c++) {
+            vfloat value = load_pixel(x[r] + place + c * plane, kind, s->index[c]);
+            UNROLL
+            for (int t = first; t < last; t++) s->sum[r][t][c] += value * factor[t];
+        }
+    }
+}
+
+/* A row of pixels, three taps, step 1: each pixel of the strip is loaded once for all taps. Those
+ * of the ends belong to some taps only. */
+static ALWAYS_INLINE void slide_taps(const int rows, const int channels, tap_sums *s, int64_t plane,
+                                     const grouped_lanes kind, const float *const *x,
+                                     const float *gradient, int64_t count) {
+    add_pixel(rows, 0, 1, channels, s, plane, kind, x, 0, gradient);
+    add_pixel(rows, 0, 2, channels, s, plane, kind, x, VECTOR_FLOATS, gradient + VECTOR_FLOATS);
+    int64_t place = 2 * VECTOR_FLOATS, end = count * VECTOR_FLOATS;
+    for (; place < end; place += VECTOR_FLOATS) {
+        add_pixel(rows, 0, 3, channels, s, plane, kind, x, place, gradient + place);
+    }
+    add_pixel(rows, 1, 3, channels, s, plane, kind, x, end, gradient + end);
+    add_pixel(rows, 2, 3, channels, s, plane, kind, x, end + VECTOR_FLOATS,
+              gradient + end + VECTOR_FLOATS);
+}
+
+/* The same for any taps and steps, each pixel of the strip where it is needed. */
+static ALWAYS_INLINE void visit_taps(const int rows, const int taps, const int channels,
+                                     tap_sums *s, int64_t plane, const grouped_lanes kind,
+                                     const float *const *x, const float *gradient, int64_t count,
+                                     int64_t step) {
+    for (int64_t j = 0; j < count; j++) {
+        vfloat factor = vload(gradient + j * VECTOR_FLOATS);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            UNROLL
+            for (int t = 0; t < taps; t++) {
+                const float *pixel = x[r] + (j * step + t) * VECTOR_FLOATS;
+                UNROLL
+                for (int c = 0; c < channels; c++) {
+                    s->sum[r][t][c] += load_pixel(pixel + c * plane, kind, s->index[c]) * factor;
+                }
+            }
+        }
+    }
+}
+
+/* Adds the products of all pixels to the sums of some rows of the kernel, taps and channels. */
+static ALWAYS_INLINE void sum_products(const int rows, const int taps, const int channels,
+                                       const grouped_lanes kind, const grouped_shape *shape,
+                                       const grouped_pixels *pixels, int64_t row, int64_t place,
+                                       int64_t channel, float *sums, int64_t row_step,
+                                       int64_t channel_step) {
+    tap_sums s;
+    UNROLL
+    for (int c = 0; c < channels; c++) s.index[c] = load_index(shape, channel + c, kind);
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int t = 0; t < taps; t++) {
+            UNROLL
+            for (int c = 0; c < channels; c++) {
+                s.sum[r][t][c] = vload(sums + r * row_step + c * channel_step + t * VECTOR_FLOATS);
+            }
+        }
+    }
+    bool slides = kind == GROUPED_SHUFFLED && taps == 3 && shape->step == 1 && pixels->count > 2;
+    for (int64_t i = 0; i < pixels->rows; i++) {
+        const float *gradient = pixels->gradient + i * pixels->gradient_row, *x[3];
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            x[r] = pixels->strip[i * pixels->row_step + (row + r) * shape->tap_rows] + place;
+        }
+        if (slides) {
+            slide_taps(rows, channels, &s, shape->plane, kind, x, gradient, pixels->count);
+        } else {
+            visit_taps(rows, taps, channels, &s, shape->plane, kind, x, gradient, pixels->count,
+                       shape->step);
+        }
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int t = 0; t < taps; t++) {
+            UNROLL
+            for (int c = 0; c < channels; c++) {
+                vstore(sums + r * row_step + c * channel_step + t * VECTOR_FLOATS, s.sum[r][t][c]);
+            }
+        }
+    }
+}
+
+/* Enough sums at once to keep the units busy, no more than there are registers. */
+#if VECTOR_FLOATS == 16
+enum { BLOCK_CHANNELS = 4, BLOCK_ROWS_OF_TWO = 3 };
+#else
+enum { BLOCK_CHANNELS = 2, BLOCK_ROWS_OF_TWO = 1 };
+#endif
+
+static ALWAYS_INLINE void sum_taps(const int rows, const int channels, const grouped_lanes kind,
+                                   const grouped_shape *shape, const grouped_pixels *pixels,
+                                   int64_t row, int64_t channel, float *sums) {
+    int64_t channel_step = shape->taps_w * VECTOR_FLOATS, row_step = shape->channels * channel_step;
+    int64_t tap = 0, place = pixels->place + channel * shape->plane;
+    sums += row * row_step + channel * channel_step;
+    for (; tap + 3 <= shape->taps_w; tap += 3) {
+        sum_products(rows, 3, channels, kind, shape, pixels, row, place + tap * VECTOR_FLOATS,
+                     channel, sums + tap * VECTOR_FLOATS, row_step, channel_step);
+    }
+    for (; tap < shape->taps_w; tap++) {
+        sum_products(rows, 1, channels, kind, shape, pixels, row, place + tap * VECTOR_FLOATS,
+                     channel, sums + tap * VECTOR_FLOATS, row_step, channel_step);
+    }
+}
+
+static ALWAYS_INLINE void sum_rows(const int rows_at_once, const int channels,
+                                   const grouped_lanes kind, const grouped_shape *shape,
+                                   const grouped_pixels *pixels, int64_t channel, float *sums) {
+    int64_t row = 0;
+    for (; rows_at_once > 1 && row + rows_at_once <= shape->taps_h; row += rows_at_once) {
+        sum_taps(rows_at_once, channels, kind, shape, pixels, row, channel, sums);
+    }
+    for (; row < shape->taps_h; row++) {
+        sum_taps(1, channels, kind, shape, pixels, row, channel, sums);
+    }
+}
+
+static ALWAYS_INLINE void sum_channels(const grouped_lanes kind, const grouped_shape *shape,
+                                       const grouped_pixels *pixels, float *sums) {
+    int64_t channel = 0;
+    for (; BLOCK_CHANNELS == 4 && channel + 4 <= shape->channels; channel += 4) {
+        sum_rows(1, 4, kind, shape, pixels, channel, sums);
+    }
+    for (; channel + 2 <= shape->channels; channel += 2) {
+        sum_rows(BLOCK_ROWS_OF_TWO, 2, kind, shape, pixels, channel, sums);
+    }
+    for (; channel < shape->channels; channel++) {
+        sum_rows(3, 1, kind, shape, pixels, channel, sums);
+    }
+}
+
+void KERNEL(grouped_gradient)(const grouped_shape *shape, const grouped_pixels *pixels,
+                              float *sums) {
+    if (SHUFFLES && shape->lanes == GROUPED_SHUFFLED) {
+        sum_channels(GROUPED_SHUFFLED, shape, pixels, sums);
+    } else if (shape->lanes == GROUPED_REPEATED) {
+        sum_channels(GROUPED_REPEATED, shape, pixels, sums);
+    } else {
+        sum_channels(GROUPED_PLAIN, shape, pixels, sums);
+    }
+}
+
+/* A pixel as it lies or, where there is a scale, normalized as by `normalize` (conv_pack.c). */
+static ALWAYS_INLINE vfloat read_pixel(const float *x, const float *scale, const float *shift) {
+    if (!scale) return vload(x);
+    vfloat z = vload(x) * vload(scale) + vload(shift);
+    vindex below = z < (vfloat){0};
+    return (vfloat)((vindex)z & ~below);
+}
+
+static void copy_some(int lanes, const float *x, const float *scale, const float *shift,
+                      float *to) {
+    float copy[VECTOR_FLOATS] = {0};
+    for (int l = 0; l < lanes; l++) {
+        float z = scale ? x[l] * scale[l] + shift[l] : x[l];
+        copy[l] = scale && z < 0 ? 0 : z;
+    }
+    vstore(to, vload(copy));
+}
+
+void KERNEL(grouped_copy)(int64_t pixels, int64_t channels, int lanes, const float *x,
+                          int64_t x_step, const float *scale, const float *shift, float *to,
+                          int64_t plane) {
+    /* Floats fetched ahead: as many as are on their way from memory at a time. */
+    enum { AHEAD = 1024 };
+    const int64_t ahead = (AHEAD + channels - 1) / channels * x_step;
+    for (int64_t i = 0; i < pixels; i++) {
+        /* A whole vector is read where that many floats of the row, and of scale, are left. */
+        int64_t row = scale ? 0 : (pixels - 1 - i) * x_step;
+        int64_t whole = row + channels - VECTOR_FLOATS, c = 0;
+        float *place = to;
+        for (; c < channels && c <= whole; c += lanes) {
+            __builtin_prefetch(x + c + ahead);
+            vstore(place, read_pixel(x + c, scale ? scale + c : NULL, scale ? shift + c : NULL));
+            place += plane;
+        }
+        for (; c < channels; c += lanes) {
+            copy_some((int)(channels - c < lanes ? channels - c : lanes), x + c,
+                      scale ? scale + c : NULL, scale ? shift + c : NULL, place);
+            place += plane;
+        }
+        x += x_step;
+        to += VECTOR_FLOATS;
+    }
+}
+
+void KERNEL(grouped_spread)(int64_t pixels, int lanes, int64_t group_in, int64_t group_out,
+                            const float *x, int64_t x_step, const float *scale,
+                            const float *shift, float *to, int64_t plane) {
+    int64_t channel[VECTOR_FLOATS];
+    for (int l = 0; l < VECTOR_FLOATS; l++) {
+        channel[l] = (l < lanes ? l : 0) / group_out * group_in;
+    }
+    for (int64_t i = 0; i < pixels; i++) {
+        for (int64_t c = 0; c < group_in; c++) {
+            for (int l = 0; l < VECTOR_FLOATS; l++) {
+                int64_t k = channel[l] + c;
+                float z = scale ? x[k] * scale[k] + shift[k] : x[k];
+                to[c * plane + l] = scale && z < 0 ? 0 : z;
+            }
+        }
+        x += x_step;
+        to += VECTOR_FLOATS;
     }
 }

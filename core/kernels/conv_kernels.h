@@ -17,6 +17,46 @@ typedef struct conv_norm {
     const float *scale, *shift;
 } conv_norm;
 
+/* How the lanes of a vector of the result find the c-th channel of their group in a pixel of the
+ * strip: each its own (a strip for each channel, `plane` floats apart; or groups of one channel),
+ * by index[c * vector + lane], or all the same (`plane` is 1). */
+typedef enum grouped_lanes { GROUPED_PLAIN, GROUPED_SHUFFLED, GROUPED_REPEATED } grouped_lanes;
+
+/* How a grouped convolution reads its strips: rows of pixels with padding around, a vector each. */
+typedef struct grouped_shape {
+    int64_t taps_h, taps_w; /* of the kernel */
+    int64_t channels;       /* of a group */
+    int64_t tap_rows;       /* rows of the strip from one tap to the next */
+    int64_t step;           /* pixels of the strip from one pixel of the result to the next */
+    grouped_lanes lanes;
+    int64_t plane;
+    const int32_t *index;
+} grouped_shape;
+
+/* Some rows of dy, a vector for each pixel, and the rows of the strip that belong to them. */
+typedef struct grouped_pixels {
+    int64_t rows, count;
+    const float *gradient;
+    int64_t gradient_row; /* floats from row to row */
+    const float *const *strip;
+    int64_t row_step, place; /* rows of the strip from row to row; the place of the first pixel */
+} grouped_pixels;
+
+/* Some rows of the result, and the rows of the strips that they need: row i those of tap t at
+ * strip[i * row_step + t * tap_rows] + place. */
+typedef struct grouped_rows {
+    int64_t rows, count; /* pixels of a row */
+    const float *const *strip;
+    int64_t row_step, place;
+    float *result;
+    int64_t result_row, result_step; /* floats from row to row and from pixel to pixel */
+    int lanes;                       /* of a pixel of the result */
+    /* What is fetched meanwhile, if it is not NULL: as many rows of the source, and for each pixel
+     * as many of its pixels, as the strip has for one of the result. */
+    const float *ahead;
+    int64_t ahead_row, ahead_step;
+} grouped_rows;
+
 typedef struct conv_kernels {
     int vector;        /* floats in a vector */
     int block_rows;    /* the register block of `product` */
@@ -89,20 +129,27 @@ typedef struct conv_kernels {
                                       int64_t width, float *dw, int64_t tap_step,
                                       int64_t row_step);
 
-    /* Grouped convolution, where one vector holds output channels of several groups.
-     * grouped_spread: for each pixel and each c < group_in, the vector of those input channels that
-     * channels [first, first + lanes) of the output need as their c-th:
-     *   to[(pixel * group_in + c) * vector + l] = x[pixel * x_step + (first + l) / group_out
-     *                                               * group_in + c],   0 for l >= lanes. */
-    void (*grouped_spread)(int64_t pixels, const float *x, int64_t x_step, int64_t first, int lanes,
-                           int64_t group_in, int64_t group_out, float *to);
-    /* The product lane by lane: row i of c (lanes <= vector wide) = or += sum over segments s and
-     * k < depth of the vectors a[s * a_segment + i * a_row + k * a_step] and
-     * b[s * b_segment + k * b_step]. */
-    void (*grouped_product)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
-                            int lanes, int64_t depth, const float *a, int64_t a_row,
-                            int64_t a_step, const float *b, int64_t b_step, float *c,
-                            int64_t c_step, bool accumulate);
+    /* Grouped convolution (grouped_shape above). The channels of some whole groups of the result
+     * are the lanes of a vector, and weights such vectors by rows of the kernel, channels of a
+     * group and taps, behind one which the sums start from:
+     *   grouped_rows:     rows of the result
+     *   grouped_gradient: sums (such vectors) += the products of pixels of the strip and of dy
+     *   grouped_copy:     pixels for strips of `lanes` channels each, a plane apart; what stands
+     *                     behind the lanes is not defined
+     *   grouped_spread:   the strips, a plane apart, of the channels c < group_in of a group: lane
+     *                     l is channel l / group_out * group_in + c
+     * The last two normalize as `normalize` does, if scale is not NULL. */
+    bool grouped_shuffles; /* whether lanes may be shuffled */
+    void (*grouped_rows)(const grouped_shape *shape, const grouped_rows *rows,
+                         const float *weights);
+    void (*grouped_gradient)(const grouped_shape *shape, const grouped_pixels *pixels,
+                             float *sums);
+    void (*grouped_copy)(int64_t pixels, int64_t channels, int lanes, const float *x,
+                         int64_t x_step, const float *scale, const float *shift, float *to,
+                         int64_t plane);
+    void (*grouped_spread)(int64_t pixels, int lanes, int64_t group_in, int64_t group_out,
+                           const float *x, int64_t x_step, const float *scale,
+                           const float *shift, float *to, int64_t plane);
 } conv_kernels;
 
 #endif

@@ -39,11 +39,15 @@ void KERNEL(winograd_weights)(int64_t rows, int64_t columns, const float *w, int
 void KERNEL(winograd_weights_gradient)(int64_t rows, int64_t columns, const float *du,
                                        int64_t plane, int64_t width, float *dw, int64_t tap_step,
                                        int64_t row_step);
-void KERNEL(grouped_spread)(int64_t pixels, const float *x, int64_t x_step, int64_t first,
-                            int lanes, int64_t group_in, int64_t group_out, float *to);
-void KERNEL(grouped_product)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
-                             int lanes, int64_t depth, const float *a, int64_t a_row,
-                             int64_t a_step, const float *b, int64_t b_step, float *c,
-                             int64_t c_step, bool accumulate);
+void KERNEL(grouped_rows)(const grouped_shape *shape, const grouped_rows *rows,
+                          const float *weights);
+void KERNEL(grouped_gradient)(const grouped_shape *shape, const grouped_pixels *pixels,
+                              float *sums);
+void KERNEL(grouped_copy)(int64_t pixels, int64_t channels, int lanes, const float *x,
+                          int64_t x_step, const float *scale, const float *shift, float *to,
+                          int64_t plane);
+void KERNEL(grouped_spread)(int64_t pixels, int lanes, int64_t group_in, int64_t group_out,
+                            const float *x, int64_t x_step, const float *scale,
+                            const float *shift, float *to, int64_t plane);
 
 #endif

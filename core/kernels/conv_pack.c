@@ -136,6 +136,9 @@ const conv_kernels KERNEL(conv) = {
     .winograd_gradient = KERNEL(winograd_gradient),
     .winograd_weights = KERNEL(winograd_weights),
     .winograd_weights_gradient = KERNEL(winograd_weights_gradient),
+    .grouped_shuffles = VECTOR_FLOATS > 4,
+    .grouped_rows = KERNEL(grouped_rows),
+    .grouped_gradient = KERNEL(grouped_gradient),
+    .grouped_copy = KERNEL(grouped_copy),
     .grouped_spread = KERNEL(grouped_spread),
-    .grouped_product = KERNEL(grouped_product),
 };

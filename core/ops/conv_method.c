@@ -30,12 +30,14 @@ bool conv_method_fits(const conv_shape *s, conv_pass pass, conv_method method) {
 }
 
 bool conv_method_normalizes(conv_method method) {
+    return method == CONV_WINOGRAD || method == CONV_DIRECT || method == CONV_GROUPED;
+}
+
+bool conv_method_reads_norm(conv_method method) {
     return method == CONV_WINOGRAD || method == CONV_DIRECT;
 }
 
-bool conv_method_reads_norm(conv_method method) { return conv_method_normalizes(method); }
-
-bool conv_method_adds(conv_method method) { return conv_method_normalizes(method); }
+bool conv_method_adds(conv_method method) { return conv_method_reads_norm(method); }
 
 /* The costs below count multiply-adds, and whatever else a method does as the number of multiply-
  * adds that take as long, estimated for vectors of 16 floats. The smallest cost wins. */
@@ -44,7 +46,6 @@ enum {
     VECTOR = 16,
     COPIED_FLOAT = 6,     /* loaded and stored once */
     COPIED_RUN = 400,     /* one call of memcpy for a piece of a patch */
-    SPREAD_FLOAT = 3,     /* of the input of a grouped convolution, for each of its lanes */
     TILE_SOURCE = 350,    /* Winograd's transform of one channel of a tile of the source */
     TILE_RESULT = 250,    /* and of the result */
     WEIGHTS = 250         /* and of one 3x3 kernel */
@@ -67,17 +68,17 @@ static double winograd_cost(const conv_shape *s, conv_pass pass) {
            WEIGHTS * (double)in * padded(out);
 }
 
-/* What product, direct and grouped have in common: the multiply-adds with the columns of the
- * weights padded to vectors, in groups or across groups. */
-static double plain_cost(const conv_shape *s, conv_pass pass, bool across_groups) {
+/* What product and direct have in common: the multiply-adds with the columns of the weights padded
+ * to vectors. */
+static double plain_cost(const conv_shape *s, conv_pass pass) {
     int64_t in = s->in_c / s->groups, out = s->out_c / s->groups;
     if (pass == CONV_BACKWARD_DATA) {
         int64_t other = in;
         in = out;
         out = other;
     }
-    double columns = across_groups ? padded(out * s->groups) : padded(out) * (double)s->groups;
-    if (!across_groups && out % VECTOR != 0) columns *= PART_OF_VECTOR;
+    double columns = padded(out) * (double)s->groups;
+    if (out % VECTOR != 0) columns *= PART_OF_VECTOR;
     double taps = (double)(s->kernel_h * s->kernel_w);
     return (double)(s->batch * s->out_h * s->out_w) * taps * (double)in * columns;
 }
@@ -94,6 +95,20 @@ static bool read_in_place(const conv_shape *s, conv_pass pass) {
     return s->groups == 1 && !padded_around && (pass != CONV_BACKWARD_DATA || one_pixel);
 }
 
+/* Whole groups in a vector, whose lanes are shuffled for each pixel if there are several; a group
+ * larger than a vector is left to the direct method. */
+static double grouped_cost(const conv_shape *s, conv_pass pass) {
+    int64_t in = s->in_c / s->groups, out = s->out_c / s->groups, larger = conv_max(in, out);
+    if (larger > VECTOR) return 2 * plain_cost(s, pass);
+    int64_t vectors = conv_divide_up(s->groups, VECTOR / larger);
+    double pixels = (double)(s->batch * s->out_h * s->out_w);
+    double taps = (double)(s->kernel_h * s->kernel_w);
+    double depth = (double)(pass == CONV_BACKWARD_DATA ? out : in);
+    double rate = 2 * larger > VECTOR && pass != CONV_BACKWARD_WEIGHTS ? 0.9 : 1.1;
+    return rate * pixels * taps * depth * (double)(vectors * VECTOR) +
+           COPIED_FLOAT * source_floats(s, pass);
+}
+
 static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
     double pixels = (double)(s->batch * s->out_h * s->out_w);
     double taps = (double)(s->kernel_h * s->kernel_w);
@@ -101,15 +116,12 @@ static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
     switch (method) {
     case CONV_WINOGRAD: return winograd_cost(s, pass);
     case CONV_DIRECT:
-        return plain_cost(s, pass, false) +
+        return plain_cost(s, pass) +
                (read_in_place(s, pass) ? 0 : COPIED_FLOAT * source_floats(s, pass));
     case CONV_PRODUCT:
-        return plain_cost(s, pass, false) + COPIED_RUN * pixels * taps * (double)s->groups +
+        return plain_cost(s, pass) + COPIED_RUN * pixels * taps * (double)s->groups +
                COPIED_FLOAT * pixels * taps * (double)(back ? s->out_c : s->in_c);
-    case CONV_GROUPED: /* a vector is loaded for each multiply-add */
-        return 1.5 * plain_cost(s, pass, true) +
-               SPREAD_FLOAT * source_floats(s, pass) *
-                   (double)((back ? s->out_c : s->in_c) / s->groups);
+    case CONV_GROUPED: return grouped_cost(s, pass);
     default: /* reference: no vectors */
         return VECTOR * conv_multiply_adds(s);
     }

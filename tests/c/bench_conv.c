@@ -33,7 +33,11 @@ static const bench_shape shapes[] = {
     {"vgg-last", 4, 14, 512, 512, 3, 1, 1},        {"resnext-4", 8, 56, 128, 128, 3, 1, 32},
     {"resnext-8", 8, 28, 256, 256, 3, 1, 32},      {"resnext-8-down", 8, 56, 256, 256, 3, 2, 32},
     {"resnext-16", 8, 14, 512, 512, 3, 1, 32},     {"resnext-32", 8, 7, 1024, 1024, 3, 1, 32},
-    {"depthwise", 8, 56, 128, 128, 3, 1, 128},
+    {"resnext-16-down", 8, 28, 512, 512, 3, 2, 32}, {"resnext-32-down", 8, 14, 1024, 1024, 3, 2, 32},
+    {"resnext29-64", 8, 32, 512, 512, 3, 1, 8},    {"resnext29-128", 8, 16, 1024, 1024, 3, 1, 8},
+    {"resnext29-256", 8, 8, 2048, 2048, 3, 1, 8},
+    {"depthwise", 8, 56, 128, 128, 3, 1, 128},     {"depthwise-down", 8, 56, 128, 128, 3, 2, 128},
+    {"depthwise-5", 8, 28, 256, 256, 5, 1, 256},   {"depthwise-14", 8, 14, 512, 512, 3, 1, 512},
 };
 
 static clockid_t used_clock = CLOCK_MONOTONIC;
@@ -45,7 +49,8 @@ static double seconds(void) {
 }
 
 static float *new_floats(int64_t count) {
-    float *floats = malloc((size_t)count * sizeof(float));
+    /* As tensors are, a line of the cache at a time. */
+    float *floats = aligned_alloc(64, ((size_t)count * sizeof(float) + 63) / 64 * 64);
     if (!floats) exit(1);
     for (int64_t i = 0; i < count; i++) floats[i] = (float)(i * 2654435761u % 1000) / 1000 - 0.5f;
     return floats;
