@@ -257,7 +257,7 @@ compare:
 	+$(MAKE) --no-print-directory run-compare
 
 run-compare: module
-	$(LUA) scripts/compare.lua $(COMPARE)
+	RESIN_BUILD='$(abspath $(BUILD))' $(LUA) scripts/compare.lua $(COMPARE)
 
 test:
 	$(FOR_SETUP) scripts/setup.sh install test

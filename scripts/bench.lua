@@ -29,15 +29,15 @@ local function measure(given)
     local _, trainable = one.model:count()
     local operations = 2 * cost.multiply_adds(one.model) * one.batch
         * (given.mode == "train" and 3 or 1)
-    local result = {
+    local peak_rss = resin.peak_rss() -- before memory is measured
+    local limits = profile.limits()
+    return {
         model = given.model, mode = given.mode, batch = one.batch, threads = given.threads,
         parameters = trainable, median_ms = median * 1e3, min_ms = times[1] * 1e3,
         images_per_s = one.batch / median, effective_gflops = operations / median * 1e-9,
-        peak_rss_mb = resin.peak_rss() / 2 ^ 20, steps = #times, -- before memory is measured
-        fma_peak_gflops = resin.fma_peak(),
+        peak_rss_mb = peak_rss / 2 ^ 20, steps = #times, fma_peak_gflops = limits.fma_peak,
+        read = limits.read, copy = limits.copy,
     }
-    result.read, result.copy = resin.memory_bandwidth()
-    return result
 end
 
 local JSON = '{"engine": "resin %s", "model": "%s", "mode": "%s", "batch": %d, "threads": %d, '
@@ -92,7 +92,10 @@ local function main()
     end
     given.seconds = given.seconds or given.scaling and 2 or 10
     resin.set_threads(given.threads)
-    if given.profile then print(profile.text(profile.measure(step.new(given), given.seconds))) end
+    if given.profile then
+        local measured = profile.measure(step.new(given), given.seconds)
+        print(profile.text(measured, profile.limits()))
+    end
     if given.scaling then print(scaling.text(scaling.measure(given, given.threads))) end
     if not (given.profile or given.scaling) then print_measured(measure(given), given.json) end
 end

@@ -9,8 +9,8 @@
 -- layout is the one with the lower median. Memory is the most that a process had resident. PyTorch
 -- gets the OPENBLAS_CORETYPE of this processor, which OpenBLAS may not know.
 --
--- The folder gets compare.md, compare.csv (a line a row) and compare.svg; they are written anew
--- after each row.
+-- The folder gets compare.md, compare.csv (a line a row) and compare.svg, written anew after each
+-- row, and for onnxruntime the networks as ONNX files.
 dofile((arg[0]:match("^(.*)/") or ".") .. "/path.lua")
 local resin = require "resin"
 local compare = require "resin.bench.compare"

@@ -10,12 +10,21 @@ local nn = resin.nn
 
 local LUA = os.getenv("LUA") or "lua5.4"
 
+local PYTHON = "/usr/bin/python3"
+
 -- What a command prints, with its errors, and its status.
 local function output_of(command)
     local pipe = io.popen(command .. " 2>&1")
     local text = pipe:read("a")
     local _, _, status = pipe:close()
     return text, status
+end
+
+-- Looked for without loading it, which takes seconds.
+local function has_torch()
+    local _, status = output_of(PYTHON .. " -c 'import sys; from importlib.util import find_spec; "
+        .. 'sys.exit(not all(map(find_spec, ("torch", "torchvision"))))\'')
+    return status == 0
 end
 
 describe("resin.profile", function()
@@ -76,7 +85,6 @@ describe("the profile of a step", function()
         assert.equal(2 * (3 * forward - of_first), p.multiply_adds)
         assert.is_true(p.step > 0 and p.optimizer > 0 and p.optimizer < p.step)
         assert.is_true(seconds < 3 * p.step) -- medians of three steps
-        assert.is_true(p.fma_peak > 0 and p.read > 0 and p.copy > 0)
         local of_kinds = 0
         for _, kind in ipairs(p.kinds) do of_kinds = of_kinds + kind.seconds end
         assert.is_true(math.abs(of_kinds - seconds) < 1e-6)
@@ -89,7 +97,7 @@ describe("the profile of a step", function()
         assert.equal("Conv2D 3x3 + norm + add + relu", p.rows[4].kind)
         assert.equal("Conv2D 7x7/2 + norm + relu", p.rows[1].kind)
         assert.equal(0, p.rows[1].backward)
-        local text = profile.text(p)
+        local text = profile.text(p, {fma_peak = 250, read = 20, copy = 15})
         for _, words in ipairs{"layer4.1.conv2", "MaxPooling2D 3x3/2", "multiply-add peak",
             "of the peak", "outside of ops", "GB/s", "share"} do
             assert.is_truthy(text:find(words, 1, true), words)
@@ -211,8 +219,8 @@ describe("compare.lua", function()
         end
         local markdown, csv, svg = read("md"), read("csv"), read("svg")
         os.execute("rm -r " .. folder)
-        assert.is_truthy(markdown:find("| resnet20 | 128 | 10.0 | 40.0 (NCHW) | 2.50 x "
-            .. "| 2.00 to 5.00 | 2.50 x | 4.00 x | 100 | 400 | 0.25 | 0.60 | 200 | 0.80 |", 1, true))
+        assert.is_truthy(markdown:find("| resnet20 | 128 | 10.0 | 40.0 (NCHW) | 2.50 x | 2.00 to "
+            .. "5.00 | 2.50 x | 4.00 x | 100 | 400 | 0.25 | 0.60 | 200 | 0.80 |", 1, true))
         assert.is_truthy(markdown:find("| resnet20 | 10.0 | 15.0 | 1.50 x |", 1, true))
         assert.is_truthy(csv:find("\nresnet20,resnet20,train,128,10,40,nchw,2.5,2,5,2.5,4,100,400,"
             .. "0.25,0.6,200,250,20,15,15,1.5\n", 1, true))
@@ -235,20 +243,18 @@ describe("compare.lua", function()
     end)
 
     it("runs both in turn", function()
-        local _, status = output_of("/usr/bin/python3 -c 'import torch, torchvision'")
-        if status ~= 0 then
+        if not has_torch() then
             pending("python3-torch and python3-torchvision are not installed")
             return
         end
         local folder = os.tmpname()
         os.remove(folder)
-        local text
-        text, status = output_of(LUA .. " scripts/compare.lua --rows infer-resnet18 --rounds 1 "
-            .. "--seconds 0 --threads 1 --python /usr/bin/python3 --out " .. folder)
+        local text, status = output_of(LUA .. " scripts/compare.lua --rows infer-resnet18 "
+            .. "--rounds 1 --seconds 0 --threads 1 --python " .. PYTHON .. " --out " .. folder)
         os.execute("rm -r " .. folder)
         assert.equal(0, status, text)
-        assert.is_truthy(text:find("\ninfer%-resnet18, round 1: resin [%d.]+ ms, PyTorch nchw [%d.]+ "
-            .. "ms, PyTorch nhwc [%d.]+ ms\n") or text:find("^infer%-resnet18, round 1"), text)
+        assert.is_truthy(text:find("infer%-resnet18, round 1: resin [%d.]+ ms, "
+            .. "PyTorch nchw [%d.]+ ms, PyTorch nhwc [%d.]+ ms\n"), text)
         assert.is_truthy(text:find("| infer-resnet18 | 1 |", 1, true), text)
     end)
 
@@ -262,14 +268,15 @@ end)
 
 describe("PyTorch's networks", function()
     it("have as many parameters as ours", function()
-        local text, status = output_of("/usr/bin/python3 -c \"import sys, json; "
-            .. "sys.path.insert(0, 'scripts/peers'); import torch_bench as t; "
-            .. "print(json.dumps({n: sum(p.numel() for p in m[0]().parameters()) "
-            .. "for n, m in t.NETWORKS.items() if n != 'vgg16'}))\"")
-        if status ~= 0 then
+        if not has_torch() then
             pending("python3-torch and python3-torchvision are not installed")
             return
         end
+        local text, status = output_of(PYTHON .. " -c \"import sys, json; "
+            .. "sys.path.insert(0, 'scripts/peers'); import torch_bench as t; "
+            .. "print(json.dumps({n: sum(p.numel() for p in m[0]().parameters()) "
+            .. "for n, m in t.NETWORKS.items() if n != 'vgg16'}))\"")
+        assert.equal(0, status, text)
         local count = 0
         for name, parameters in text:gmatch('"([%w-]+)": (%d+)') do
             local _, trainable = resin.models.bench[name].make():count()

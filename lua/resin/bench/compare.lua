@@ -73,9 +73,12 @@ local function run(command)
     return measured
 end
 
+-- The one that is given, or that has what is needed. Looked for without loading it, which takes
+-- seconds.
 local function find_python(given)
     for _, python in ipairs{given or "python3", not given and "/usr/bin/python3" or nil} do
-        local _, found = output_of(python .. " -c 'import torch, torchvision'")
+        local _, found = output_of(python .. " -c 'import sys; from importlib.util import "
+            .. 'find_spec; sys.exit(not all(map(find_spec, ("torch", "torchvision"))))\'')
         if found then return python end
     end
     error("no Python with PyTorch and torchvision was found: `make compare` installs Debian's "
@@ -272,8 +275,9 @@ local function onnxruntime_table(results)
 end
 
 local ABOUT = [[
-%s, %d threads; %s; resin %s (%s); %d rounds in turn, %s s a run. Ratio: how many
-times as long %s takes, the median of the rounds; PyTorch by the faster of its memory formats.
+%s, %d thread%s; %s; resin %s (%s); rounds in turn: %d, %s s a run.
+Ratio: how many times as long %s takes, the median of the rounds; PyTorch by the faster of its
+memory formats.
 Memory: resin's peak beside PyTorch's. Multiply-add peak of the rows %s GFLOP/s, memory read
 %s GB/s, copied %s GB/s. GFLOP/s count direct convolutions, whatever the method.]]
 
@@ -289,8 +293,9 @@ end
 function compare.markdown(results, settings)
     local engine, rows = results[1].torch.engine, {COLUMNS}
     for _, result in ipairs(results) do rows[#rows + 1] = cells_of(result) end
-    local text = ABOUT:format(processor_name(), settings.threads, os.date("%Y-%m-%d"),
-        resin.version, resin.instruction_set(), settings.rounds, tostring(settings.seconds), engine,
+    local text = ABOUT:format(processor_name(), settings.threads,
+        settings.threads > 1 and "s" or "", os.date("%Y-%m-%d"), resin.version,
+        resin.instruction_set(), settings.rounds, tostring(settings.seconds), engine,
         range_of(results, "peak"), range_of(results, "read"), range_of(results, "copy"))
     if settings.busy then text = settings.busy .. "\n\n" .. text end
     return table.concat({text, markdown_table(rows), onnxruntime_table(results)}, "\n\n") .. "\n"

@@ -174,20 +174,26 @@ end
 
 --- Measures for so many seconds: {rows = {{name, kind, shape, method, forward, backward and inner
 --- (the convolution or product alone) in seconds, multiply_adds, bytes}, ...}, kinds, step,
---- optimizer, outside (seconds), multiply_adds, bytes, fma_peak (GFLOP/s), read, copy (GB/s)}.
+--- optimizer, outside (seconds), multiply_adds, bytes}.
 function profile.measure(one, seconds)
     local events, times = measure_events(one, seconds)
     local result = {
         rows = rows_of(events, describe_steps(one.model)), kinds = kinds_of(events),
         step = times.step, optimizer = times.optimizer, outside = times.outside,
-        multiply_adds = 0, bytes = 0, fma_peak = resin.fma_peak(),
+        multiply_adds = 0, bytes = 0,
     }
-    result.read, result.copy = resin.memory_bandwidth()
     for _, row in ipairs(result.rows) do
         result.multiply_adds = result.multiply_adds + row.multiply_adds
         result.bytes = result.bytes + row.bytes
     end
     return result
+end
+
+--- What the machine does at most right now: {fma_peak (GFLOP/s), read, copy (GB/s)}.
+function profile.limits()
+    local limits = {fma_peak = resin.fma_peak()}
+    limits.read, limits.copy = resin.memory_bandwidth()
+    return limits
 end
 
 local number = text_table.number
@@ -213,13 +219,13 @@ local function layer_lines(p)
     return text_table.text(lines, 4)
 end
 
-local function kind_lines(p)
+local function kind_lines(p, fma_peak)
     local lines = {{"what takes the time", "ms", "share", "GFLOP/s", "of the peak"}, "-"}
     for _, kind in ipairs(p.kinds) do
         local speed = 2e-9 * kind.multiply_adds / kind.seconds
         lines[#lines + 1] = {kind.name, milliseconds(kind.seconds), percent(kind.seconds, p.step),
             gflops(kind.multiply_adds, kind.seconds),
-            kind.multiply_adds > 0 and ("%.2f"):format(speed / p.fma_peak) or ""}
+            kind.multiply_adds > 0 and ("%.2f"):format(speed / fma_peak) or ""}
     end
     if p.optimizer > 0 then
         lines[#lines + 1] = {"optimizer", milliseconds(p.optimizer), percent(p.optimizer, p.step)}
@@ -229,7 +235,7 @@ local function kind_lines(p)
     lines[#lines + 1] = "-"
     lines[#lines + 1] = {"step", milliseconds(p.step), percent(p.step, p.step),
         gflops(p.multiply_adds, p.step), ("%.2f"):format(2e-9 * p.multiply_adds / p.step
-        / p.fma_peak)}
+        / fma_peak)}
     return text_table.text(lines, 1)
 end
 
@@ -240,10 +246,11 @@ Limits in this run, %d threads: multiply-add peak %.0f GFLOP/s; memory read %.1f
 "conv ms" is the convolution or matrix product alone, both ways; the GFLOP/s are its own.]]
 
 --- The tables as text.
-function profile.text(p)
-    return table.concat({layer_lines(p), kind_lines(p), LIMITS:format(resin.threads(), p.fma_peak,
-        p.read, p.copy, p.multiply_adds * 1e-9, 2e-6 * p.multiply_adds / p.fma_peak,
-        p.bytes * 1e-6, p.bytes * 1e-6 / p.copy)}, "\n\n")
+function profile.text(p, limits)
+    local ideal = LIMITS:format(resin.threads(), limits.fma_peak, limits.read, limits.copy,
+        p.multiply_adds * 1e-9, 2e-6 * p.multiply_adds / limits.fma_peak, p.bytes * 1e-6,
+        p.bytes * 1e-6 / limits.copy)
+    return table.concat({layer_lines(p), kind_lines(p, limits.fma_peak), ideal}, "\n\n")
 end
 
 return profile

@@ -12,8 +12,9 @@ local function random_labels(batch, classes)
 end
 
 --- A step as an object: settings have model (the name), mode ("train" or "infer"), and perhaps
---- batch and side. Fields: network, batch, side, model; run(observe) runs it and returns the seconds
---- of the optimizer; observe(i) is called before step i of the model's plan, and before the loss.
+--- batch and side. Fields: network, batch, side, model; run(observe) runs it and returns the
+--- seconds of the optimizer; observe(i) is called before step i of the model's plan, and before the
+--- loss.
 function step.new(settings)
     local network = networks[settings.model]
     local self = {
