@@ -158,6 +158,29 @@ describe("a confusion matrix", function()
     end)
 end)
 
+describe("bars", function()
+    it("have names, values, ranges and marks", function()
+        local svg = plot.bars{title = "Bars", x_label = "times", line = 1, marks = {"low", "high"},
+            rows = {{name = "<a>", value = 2.5, low = 2, high = 3, text = "2.5 x",
+                marks = {low = 2, high = 4}}, {name = "b", value = 0.1, marks = {low = 3}}}}
+        assert_well_formed(svg)
+        assert.equal(2, count(svg, '<rect [^>]*class="fill1"'))
+        assert.equal(2 + 1, count(svg, 'class="line2"')) -- the marks and the legend's
+        assert.equal(1 + 1, count(svg, 'class="line3"'))
+        assert.equal(1 + 1, count(svg, 'class="line7"')) -- a range, the line at 1
+        assert.is_truthy(svg:find(">2.5 x<", 1, true))
+        assert.is_truthy(svg:find(">0.10<", 1, true))
+        assert.is_truthy(svg:find(">&lt;a&gt;<", 1, true))
+    end)
+    it("lie in the picture, the longest almost across it", function()
+        local svg = plot.bars{rows = {{name = "a", value = 7}, {name = "b", value = 0}}}
+        local width = tonumber(svg:match('<rect [^>]*width="([%d.]+)"[^>]*class="fill1"'))
+        assert.is_true(width > 600 and width < 760)
+        assert.is_nil(svg:lower():find("nan"))
+        assert_well_formed(plot.bars{rows = {}})
+    end)
+end)
+
 describe("images", function()
     it("are PNG files inside of the picture, with captions", function()
         local one = {image = resin.full({8, 8, 1}, 9, "uint8"), caption = {{"<a>", "fill1"}}}

@@ -1,6 +1,5 @@
 --- resin beside PyTorch and onnxruntime, in turn: what scripts/compare.lua does.
 local resin = require "resin"
-local bars = require "resin.plot.bars"
 local files = require "resin.files"
 local step = require "resin.bench.step"
 local text_table = require "resin.bench.table"
@@ -332,7 +331,7 @@ function compare.plot(results, settings)
             marks = {floor = result.row.floor, target = result.row.target},
         }
     end
-    return bars.bars{
+    return resin.plot.bars{
         title = ("How many times as fast as %s"):format(results[1].torch.engine),
         note = ("%s, %d threads"):format(processor_name(), settings.threads),
         x_label = "time of PyTorch / time of resin; thin lines: least and most of the rounds",
