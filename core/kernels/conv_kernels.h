@@ -101,6 +101,12 @@ typedef struct conv_kernels {
     void (*column_sums)(int64_t rows, int64_t columns, const float *a, int64_t a_step, float *sums,
                         bool accumulate);
 
+    /* Adds patches to an image that they overlap in: run r of pixel i, `length` floats at from +
+     * i * from_step + r * length, to to + i * to_step + r * to_row. Both are read, and `to` is
+     * written back, to a whole number of vectors. */
+    void (*add_patches)(int64_t pixels, int64_t runs, int64_t length, const float *from,
+                        int64_t from_step, float *to, int64_t to_row, int64_t to_step);
+
     /* Winograd transforms. Pixels lie pixel_step apart, rows of pixels row_step; the next tile of
      * a row begins four pixels further on, in v and m a step further. Point p of a tile lies at
      * v + p * plane. The channels that are read are whole vectors.

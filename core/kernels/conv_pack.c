@@ -119,6 +119,28 @@ void KERNEL(column_sums)(int64_t rows, int64_t columns, const float *a, int64_t 
     }
 }
 
+typedef int32_t vlanes __attribute__((vector_size(VECTOR_FLOATS * 4)));
+
+void KERNEL(add_patches)(int64_t pixels, int64_t runs, int64_t length, const float *from,
+                         int64_t from_step, float *to, int64_t to_row, int64_t to_step) {
+    int64_t whole = length - length % VECTOR_FLOATS;
+    vlanes used;
+    for (int l = 0; l < VECTOR_FLOATS; l++) used[l] = whole + l < length ? -1 : 0;
+    /* Runs inside: neighbouring pixels add to the same floats, which takes a while to be seen. */
+    for (int64_t i = 0; i < pixels; i++) {
+        for (int64_t r = 0; r < runs; r++) {
+            const float *patch = from + i * from_step + r * length;
+            float *place = to + i * to_step + r * to_row;
+            for (int64_t j = 0; j < whole; j += VECTOR_FLOATS) {
+                vstore(place + j, vload(place + j) + vload(patch + j));
+            }
+            if (whole == length) continue;
+            vlanes last = (vlanes)vload(patch + whole) & used;
+            vstore(place + whole, vload(place + whole) + (vfloat)last);
+        }
+    }
+}
+
 extern const conv_kernels KERNEL(conv);
 const conv_kernels KERNEL(conv) = {
     .vector = VECTOR_FLOATS,
@@ -128,6 +150,7 @@ const conv_kernels KERNEL(conv) = {
     .product_ahead = KERNEL(product_ahead),
     .product_segments = KERNEL(product_segments),
     .pack = KERNEL(pack),
+    .add_patches = KERNEL(add_patches),
     .normalize = KERNEL(normalize),
     .norm_gradient = KERNEL(norm_gradient),
     .column_sums = KERNEL(column_sums),

@@ -1,6 +1,7 @@
 /* conv_method.c: the methods' names, what each can do, and the choice between them. */
 #include "core/ops/conv.h"
 #include "core/ops/conv_call.h"
+#include "core/ops/conv_scatter.h"
 
 const char *conv_method_name(conv_method method) {
     static const char *const names[CONV_METHOD_COUNT] = {
@@ -45,6 +46,7 @@ static const double PART_OF_VECTOR = 1.4; /* sums beside the result, then copied
 enum {
     VECTOR = 16,
     COPIED_FLOAT = 6,     /* loaded and stored once */
+    ADDED_VECTOR = 200,   /* of a patch, to the image that patches overlap in */
     COPIED_RUN = 400,     /* one call of memcpy for a piece of a patch */
     TILE_SOURCE = 350,    /* Winograd's transform of one channel of a tile of the source */
     TILE_RESULT = 250,    /* and of the result */
@@ -95,6 +97,14 @@ static bool read_in_place(const conv_shape *s, conv_pass pass) {
     return s->groups == 1 && !padded_around && (pass != CONV_BACKWARD_DATA || one_pixel);
 }
 
+/* Backward-data into few channels: patches of dy's pixels, added row by row. */
+static double scatter_cost(const conv_shape *s) {
+    double pixels = (double)(s->batch * s->out_h * s->out_w);
+    double vectors = (double)(s->kernel_h * conv_divide_up(s->kernel_w * s->in_c, VECTOR));
+    return pixels * ((double)s->out_c * padded(s->kernel_h * s->kernel_w * s->in_c) +
+                     ADDED_VECTOR * vectors);
+}
+
 /* Whole groups in a vector, whose lanes are shuffled for each pixel if there are several; a group
  * larger than a vector is left to the direct method. */
 static double grouped_cost(const conv_shape *s, conv_pass pass) {
@@ -104,7 +114,8 @@ static double grouped_cost(const conv_shape *s, conv_pass pass) {
     double pixels = (double)(s->batch * s->out_h * s->out_w);
     double taps = (double)(s->kernel_h * s->kernel_w);
     double depth = (double)(pass == CONV_BACKWARD_DATA ? out : in);
-    double rate = 2 * larger > VECTOR && pass != CONV_BACKWARD_WEIGHTS ? 0.9 : 1.1;
+    bool direct_copies = pass != CONV_BACKWARD_WEIGHTS || s->stride_w > 1; /* more than it sums */
+    double rate = 2 * larger > VECTOR && direct_copies ? 0.9 : 1.1;
     return rate * pixels * taps * depth * (double)(vectors * VECTOR) +
            COPIED_FLOAT * source_floats(s, pass);
 }
@@ -119,6 +130,7 @@ static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
         return plain_cost(s, pass) +
                (read_in_place(s, pass) ? 0 : COPIED_FLOAT * source_floats(s, pass));
     case CONV_PRODUCT:
+        if (conv_scatter_fits(s, pass)) return scatter_cost(s);
         return plain_cost(s, pass) + COPIED_RUN * pixels * taps * (double)s->groups +
                COPIED_FLOAT * pixels * taps * (double)(back ? s->out_c : s->in_c);
     case CONV_GROUPED: return grouped_cost(s, pass);

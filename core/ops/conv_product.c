@@ -4,6 +4,7 @@
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/ops/conv_grid.h"
+#include "core/ops/conv_scatter.h"
 
 #include <string.h>
 
@@ -232,6 +233,7 @@ static resin_status run_weights(resin_context *context, patches *p) {
 }
 
 resin_status conv_product_run(resin_context *context, const conv_call *call) {
+    if (conv_scatter_fits(&call->shape, call->pass)) return conv_scatter_run(context, call);
     if (call->pass == CONV_BACKWARD_DATA) return run_backward_data(context, call);
     patches p = {.grid = conv_forward_grid(call)};
     resin_status status = call->pass == CONV_FORWARD ? run_grid(context, &p)
