@@ -6,6 +6,9 @@
 #include "core/kernels/conv_names.h"
 #include "core/kernels/kernel.h"
 
+/* Pixels of the result at once, where there are registers for them. */
+enum { LARGEST_BLOCK = 14, BLOCK_PIXELS = VECTOR_FLOATS == 16 ? LARGEST_BLOCK : 8 };
+
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 typedef int32_t vindex __attribute__((vector_size(VECTOR_FLOATS * 4)));
@@ -17,18 +20,18 @@ typedef int32_t vindex_unaligned
  * out. */
 #if VECTOR_FLOATS == 16
 #include <immintrin.h>
-enum { SHUFFLES = 1, BLOCK_PIXELS = 14 };
+enum { SHUFFLES = 1 };
 static ALWAYS_INLINE vfloat shuffle(vfloat x, vindex index) {
     return (vfloat)_mm512_permutexvar_ps((__m512i)index, (__m512)x);
 }
 #elif VECTOR_FLOATS == 8
 #include <immintrin.h>
-enum { SHUFFLES = 1, BLOCK_PIXELS = 8 };
+enum { SHUFFLES = 1 };
 static ALWAYS_INLINE vfloat shuffle(vfloat x, vindex index) {
     return (vfloat)_mm256_permutevar8x32_ps((__m256)x, (__m256i)index);
 }
 #else
-enum { SHUFFLES = 0, BLOCK_PIXELS = 8 };
+enum { SHUFFLES = 0 };
 static ALWAYS_INLINE vfloat shuffle(vfloat x, vindex index) {
     (void)index;
     return x;
@@ -83,7 +86,7 @@ static ALWAYS_INLINE void multiply_pixels(const int pixels, const int step,
                                           const float *const *strip, int64_t place,
                                           const float *weights, float *result,
                                           int64_t result_step, int lanes) {
-    vfloat sum[BLOCK_PIXELS], start = vload(weights);
+    vfloat sum[LARGEST_BLOCK], start = vload(weights);
     int64_t column = shape->step * VECTOR_FLOATS;
     weights += VECTOR_FLOATS;
     UNROLL
@@ -110,7 +113,7 @@ static ALWAYS_INLINE void multiply_pixels(const int pixels, const int step,
             }
         }
     }
-    float copy[BLOCK_PIXELS * VECTOR_FLOATS];
+    float copy[LARGEST_BLOCK * VECTOR_FLOATS];
     float *to = lanes == VECTOR_FLOATS ? result : copy;
     int64_t to_step = lanes == VECTOR_FLOATS ? result_step : VECTOR_FLOATS;
     UNROLL
@@ -137,28 +140,31 @@ static void fetch_ahead(const grouped_shape *shape, const grouped_rows *r, int64
                         r->lanes);                                                               \
         break;
 
+#define SMALL_CASES                                                                       \
+    PIXEL_CASE(1) PIXEL_CASE(2) PIXEL_CASE(3) PIXEL_CASE(4) PIXEL_CASE(5) PIXEL_CASE(6)   \
+    PIXEL_CASE(7) PIXEL_CASE(8)
+
 static ALWAYS_INLINE void multiply_row(const int step, const grouped_lanes kind,
                                        const grouped_shape *shape, const grouped_rows *r,
                                        const float *weights, int64_t i) {
     const float *const *strip = r->strip + i * r->row_step;
-    /* Dealt out evenly, as in product.c. Steps beyond 2 are rare. */
-    const int64_t block = step > 0 ? BLOCK_PIXELS : 2;
+    /* Dealt out evenly, as in product.c. Steps beyond 2 are rare, and depthwise convolution waits
+     * for memory: neither is worth more code. */
+    const int64_t block = step == 0 ? 2 : kind == GROUPED_PLAIN ? 8 : BLOCK_PIXELS;
     int64_t blocks = (r->count + block - 1) / block, first = 0;
     for (; blocks > 0; blocks--) {
         int pixels = (int)((r->count - first + blocks - 1) / blocks);
         int64_t place = r->place + first * shape->step * VECTOR_FLOATS;
         float *result = r->result + i * r->result_row + first * r->result_step;
         fetch_ahead(shape, r, i, first, first + pixels);
-        if (step == 0) {
+        if (block == 2) {
             switch (pixels) { PIXEL_CASE(1) PIXEL_CASE(2) }
+        } else if (block == 8) {
+            switch (pixels) { SMALL_CASES }
         } else {
             switch (pixels) {
-                PIXEL_CASE(1) PIXEL_CASE(2) PIXEL_CASE(3) PIXEL_CASE(4) PIXEL_CASE(5)
-                PIXEL_CASE(6) PIXEL_CASE(7) PIXEL_CASE(8)
-#if VECTOR_FLOATS == 16
-                PIXEL_CASE(9) PIXEL_CASE(10) PIXEL_CASE(11) PIXEL_CASE(12) PIXEL_CASE(13)
-                PIXEL_CASE(14)
-#endif
+                SMALL_CASES PIXEL_CASE(9) PIXEL_CASE(10) PIXEL_CASE(11) PIXEL_CASE(12)
+                PIXEL_CASE(13) PIXEL_CASE(14)
             }
         }
         first += pixels;
@@ -335,11 +341,13 @@ static ALWAYS_INLINE void sum_rows(const int rows_at_once, const int channels,
 
 static ALWAYS_INLINE void sum_channels(const grouped_lanes kind, const grouped_shape *shape,
                                        const grouped_pixels *pixels, float *sums) {
+    /* Where lanes can be shuffled, plain pixels are those of groups of one channel. */
+    const bool one_channel = SHUFFLES && kind == GROUPED_PLAIN;
     int64_t channel = 0;
-    for (; BLOCK_CHANNELS == 4 && channel + 4 <= shape->channels; channel += 4) {
+    for (; !one_channel && BLOCK_CHANNELS == 4 && channel + 4 <= shape->channels; channel += 4) {
         sum_rows(1, 4, kind, shape, pixels, channel, sums);
     }
-    for (; channel + 2 <= shape->channels; channel += 2) {
+    for (; !one_channel && channel + 2 <= shape->channels; channel += 2) {
         sum_rows(BLOCK_ROWS_OF_TWO, 2, kind, shape, pixels, channel, sums);
     }
     for (; channel < shape->channels; channel++) {
