@@ -114,8 +114,7 @@ static double grouped_cost(const conv_shape *s, conv_pass pass) {
     double pixels = (double)(s->batch * s->out_h * s->out_w);
     double taps = (double)(s->kernel_h * s->kernel_w);
     double depth = (double)(pass == CONV_BACKWARD_DATA ? out : in);
-    bool direct_copies = pass != CONV_BACKWARD_WEIGHTS || s->stride_w > 1; /* more than it sums */
-    double rate = 2 * larger > VECTOR && direct_copies ? 0.9 : 1.1;
+    double rate = 2 * larger > VECTOR ? 0.9 : 1.1;
     return rate * pixels * taps * depth * (double)(vectors * VECTOR) +
            COPIED_FLOAT * source_floats(s, pass);
 }
