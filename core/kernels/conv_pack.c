@@ -6,9 +6,13 @@
 
 static void pack_rows(int64_t rows, int64_t columns, const float *from, int64_t from_step,
                       float *to, int64_t width) {
+    int64_t ahead = floats_ahead(from_step);
     for (int64_t i = 0; i < rows; i++) {
         int64_t j = 0;
-        for (; j + VECTOR_FLOATS <= columns; j += VECTOR_FLOATS) vstore(to + j, vload(from + j));
+        for (; j + VECTOR_FLOATS <= columns; j += VECTOR_FLOATS) {
+            __builtin_prefetch(from + j + ahead);
+            vstore(to + j, vload(from + j));
+        }
         if (j < width) {
             vstore(to + j, (vfloat){0});
             for (int64_t k = j; k < columns; k++) to[k] = from[k];

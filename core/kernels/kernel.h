@@ -36,6 +36,10 @@
 /* Floats ahead of which a loop over a large array asks for what it will read: the hardware alone
  * keeps too few lines under way (measured: the gradient of a batch norm takes half the time). */
 enum { PREFETCH_AHEAD = 512 };
+/* The same in whole rows, for a loop that reads a part of each. */
+static inline int64_t floats_ahead(int64_t row) {
+    return row > 0 ? (PREFETCH_AHEAD / row + 1) * row : PREFETCH_AHEAD;
+}
 
 typedef float vfloat __attribute__((vector_size(VECTOR_FLOATS * 4)));
 /* The same at any address a float may have. */

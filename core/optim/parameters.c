@@ -140,6 +140,8 @@ static resin_status build(resin_parameters *p, resin_tensor *const *tensors, int
     resin_status status = install(p, value);
     for (int i = 0; i < p->count; i++) resin_release(value[i]);
     resin_deallocate(p->context, value);
+    /* The parameters' old blocks would stay in the arena, as much as all weights, and fit nothing. */
+    resin_memory_trim(p->context);
     return status;
 }
 

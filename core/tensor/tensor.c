@@ -207,12 +207,3 @@ resin_status tensor_contiguous(resin_tensor *tensor, resin_tensor **out) {
     }
     return status;
 }
-
-void tensor_swap_storage(resin_tensor *tensor, resin_tensor *view) {
-    resin_storage *before = tensor->storage;
-    tensor->storage = view->storage;
-    tensor->offset = view->offset;
-    memcpy(tensor->stride, view->stride, sizeof tensor->stride);
-    atomic_fetch_add_explicit(&view->storage->references, 1, memory_order_relaxed);
-    storage_release(tensor->context, before);
-}

@@ -68,10 +68,6 @@ resin_status tensor_contiguous(resin_tensor *tensor, resin_tensor **out);
 /* Copies elements, converting dtypes; shapes must be equal (or broadcast to the destination). */
 resin_status tensor_copy_elements(resin_tensor *destination, const resin_tensor *source);
 
-/* Lets `tensor` lie where `view` (same shape and dtype) lies: how parameters move into the flat
- * buffer. The values are not copied. */
-void tensor_swap_storage(resin_tensor *tensor, resin_tensor *view);
-
 /* ---- Looking at them ------------------------------------------------------------------------ */
 
 static inline void *tensor_data(const resin_tensor *t) {
