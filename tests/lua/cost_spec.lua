@@ -75,8 +75,8 @@ describe("model:cost", function()
         local result, training = times()
         -- The images need no gradient.
         assert.same({a = 2, b = 3, c = 3}, result)
-        -- Of each convolution its result and that of the ReLU.
-        assert.equal(4 * 64 * (4 * 6 + 2), training.activation_bytes)
+        -- Of each convolution its result, and that of the ReLU which no convolution reads.
+        assert.equal(4 * 64 * (3 * 6 + 2), training.activation_bytes)
         local _, trained, rest = model:count()
         assert.equal(4 * (2 * trained + rest), training.parameter_bytes)
         model:freeze("^a$")

@@ -27,11 +27,11 @@ local function new_unit(convolution, normalization, activation, deferred)
         end
         for name, value in pairs(of_norm) do all[name] = value end
         all.activation = activation
-        if convolution then all.deferred = deferred end
+        if deferred then all.deferred = true end
         return all
     end
     return setmetatable({
-        conv = convolution, norm = normalization,
+        conv = convolution, norm = normalization, deferred = deferred,
         inference = attributes(normalization.inference_attributes),
         training = attributes(normalization.training_attributes),
     }, Unit)
@@ -122,7 +122,8 @@ function fusion.fuse(steps, outputs)
                 end
                 local unit = new_unit(chain.conv and chain.conv.layer, step.layer,
                     chain.relu and "relu" or "linear",
-                    only_convolutions_read(readers, chain.last))
+                    chain.conv and chain.relu and not chain.add
+                        and only_convolutions_read(readers, chain.last))
                 chain.last.fused = {
                     layer = unit, inputs = {(chain.conv or step).inputs[1], chain.shortcut},
                 }

@@ -11,10 +11,10 @@ local settings = {}
 local DATA = {
     synthetic = {image = {32, 32, 3}, classes = 10, epochs = 8, crop = 0, flip = false},
     random = {classes = 10, epochs = 10, crop = 0, flip = false},
-    cifar10 = {image = {32, 32, 3}, classes = 10, epochs = 20, crop = 4, flip = true},
+    cifar10 = {image = {32, 32, 3}, classes = 10, epochs = 30, crop = 4, flip = true},
     cifar100 = {image = {32, 32, 3}, classes = 100, epochs = 30, crop = 4, flip = true},
     mnist = {image = {28, 28, 1}, classes = 10, epochs = 3, crop = 2, flip = false},
-    ["fashion-mnist"] = {image = {28, 28, 1}, classes = 10, epochs = 5, crop = 2, flip = true},
+    ["fashion-mnist"] = {image = {28, 28, 1}, classes = 10, epochs = 15, crop = 2, flip = true},
 }
 
 ---- The options -----------------------------------------------------------------------------------
