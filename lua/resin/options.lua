@@ -9,9 +9,12 @@
 --
 -- A row is the name, what stands for the value in --help (nil: a switch), and a sentence. `kind`
 -- "integer" or "number" asks for one, `low` and `high` bound it; "integers" for a list as 16,32,64,
--- or one (then the value is that number). `what` names a choice in errors.
+-- or one (then the value is that number). `what` names a choice in errors; with `file`, which
+--- says what kind, the name of something that exists is a choice, too.
 -- The result has given.epochs, with "-" in names turned into "_". A wrong option ends the program
 -- with one line and status 1.
+local files = require "resin.files"
+
 local options = {}
 
 local program = "resin"
@@ -45,6 +48,7 @@ local function print_help(rows)
     for i, row in ipairs(rows) do
         local text = row[3]
         if row.choices then text = text .. ": " .. table.concat(row.choices, ", ") end
+        if row.file then text = text .. ", or " .. row.file end
         if row.default ~= nil and row[2] then text = ("%s (%s)"):format(text, row.default) end
         local line = ("  %-" .. width .. "s "):format(shown[i])
         for word in text:gmatch("%S+") do
@@ -62,8 +66,9 @@ local function check_choice(row, text)
     for _, choice in ipairs(row.choices) do
         if choice == text then return text end
     end
-    options.fail("--%s: unknown %s '%s'; known: %s", row[1], row.what or "value", text,
-        table.concat(row.choices, ", "))
+    if row.file and files.exists(text) then return text end
+    options.fail("--%s: unknown %s '%s'; known: %s%s", row[1], row.what or "value", text,
+        table.concat(row.choices, ", "), row.file and ", or " .. row.file or "")
 end
 
 local function check_number(row, text, kind)

@@ -385,6 +385,19 @@ describe("the scripts", function()
         network.build("resnet18", 7, {32, 32, 3}):save(weights, {naming = "torchvision"})
     end)
 
+    with({png = PNG}, "train_resnet.lua takes a folder as its data", function()
+        local ok, text = run("train_resnet.lua", ("--data %s --depth 8 --image-size 16 --epochs 8 "
+            .. "--batch-size 8 --lr 0.05 --out %s/trained"):format(
+                write_photographs("to_train", 8), scratch))
+        assert.is_true(ok, text)
+        local accuracy = tonumber(text:match("test accuracy: ([%d.]+)"))
+        assert.is_true(accuracy > 0.6, text)
+        ok, text = run("train_resnet.lua", "--data " .. scratch .. "/nowhere")
+        assert.is_true(not ok and text:find("or a folder", 1, true) ~= nil, text)
+        ok, text = run("train_resnet.lua", ("--data %s --samples 10"):format(scratch))
+        assert.is_true(not ok and text:find("--samples", 1, true) ~= nil, text)
+    end)
+
     with({png = PNG}, "teach a network from a folder, and use it", function()
         local photographs, out = write_photographs("album", 8), scratch .. "/run"
         local ok, text = run("finetune.lua", ("--data %s --model resnet18 --weights %s "

@@ -89,6 +89,10 @@ end
 
 --- The images for training and for the test or validation.
 function images.load(settings)
+    if settings.sets then -- pictures in files
+        return with_pixels(settings.sets[1], settings.pixels),
+            with_pixels(settings.sets[2], settings.pixels)
+    end
     local sets = {load_by_name(settings)}
     for i, set in ipairs(sets) do
         local height, width = set:image_shape()

@@ -1,5 +1,6 @@
 --- The options of the training scripts, and what follows from variant and data set.
 local core = require "resin.core"
+local data = require "resin.data"
 local options = require "resin.options"
 
 local settings = {}
@@ -17,16 +18,20 @@ local DATA = {
     ["fashion-mnist"] = {image = {28, 28, 1}, classes = 10, epochs = 15, crop = 2, flip = true},
 }
 
+-- Of pictures in a folder.
+local FOLDER = {epochs = 10, crop = 0, flip = true}
+
 ---- The options -----------------------------------------------------------------------------------
 
 local BEFORE = {
     {"data", "NAME", "the images*", what = "data set",
-        choices = {"synthetic", "random", "cifar10", "cifar100", "mnist", "fashion-mnist"}},
+        choices = {"synthetic", "random", "cifar10", "cifar100", "mnist", "fashion-mnist"},
+        file = "a folder that has one of pictures for each class"},
     {"data-dir", "DIR", "the folder with the files of cifar10, cifar100, mnist or fashion-mnist"},
     {"samples", "N", "images: of random*, those for the test included; of other data the first N "
         .. "for training (synthetic 10000, others all) and a fifth as many for the test",
         kind = "integer", low = 10},
-    {"image-size", "N", "side of random images*; others are resized to it", kind = "integer",
+    {"image-size", "N", "side of random images and of pictures*; others are resized to it", kind = "integer",
         low = 8},
 }
 
@@ -156,7 +161,13 @@ end
 
 -- The images that the network gets, and how many classes.
 local function set_images(self, set)
-    self.classes = set.classes
+    if set == FOLDER then
+        if self.samples then
+            options.fail("--samples: all pictures of the folder %s are taken", self.data)
+        end
+        self.sets = {data.folder{folder = self.data, size = self.image_size, seed = self.seed}}
+    end
+    self.classes = self.sets and self.sets[1].classes or set.classes
     local side, channels = self.image_size, set.image and set.image[3] or 3
     self.image = side and {side, side, channels} or {table.unpack(set.image)}
 end
@@ -174,7 +185,7 @@ function settings.read(program, arguments)
             self[name] = value
         end
     end
-    local set = DATA[self.data]
+    local set = DATA[self.data] or FOLDER
     if not set.image and not self.image_size then self.image_size = variant.image_size end
     for _, name in ipairs{"epochs", "crop", "flip"} do
         if self[name] == nil then self[name] = set[name] end
@@ -183,7 +194,7 @@ function settings.read(program, arguments)
     self.build_network = variant.build
     set_images(self, set)
     if type(variant.name) == "function" then self.name = variant.name(self) end
-    self.out = self.out or ("runs/%s-%s"):format(self.name, self.data)
+    self.out = self.out or ("runs/%s-%s"):format(self.name, self.data:match("([^/]*)/*$"))
     return self
 end
 
