@@ -1,29 +1,13 @@
 -- The scripts in scripts/experiments as a user runs them, on tiny settings, and what they rest on:
 -- a ResNeXt block is the same as split paths that are summed.
-local LUA = os.getenv("LUA") or "lua5.4"
 local resin = require "resin"
 local models = resin.models
 
 local folder = os.tmpname()
 os.remove(folder)
 
-local function read(name)
-    local file = assert(io.open(name, "rb"), "there is no file " .. name)
-    local text = file:read("a")
-    file:close()
-    return text
-end
-
--- Runs scripts/experiments/<command_line>: exit status, standard output, standard error.
-local function run(command_line)
-    local errors = os.tmpname()
-    local pipe = io.popen(("%s scripts/experiments/%s 2> %s"):format(LUA, command_line, errors))
-    local output = pipe:read("a")
-    local _, _, status = pipe:close()
-    local message = read(errors)
-    os.remove(errors)
-    return status, output, message
-end
+local script = dofile "tests/lua/run_script.lua"("experiments/")
+local read, run = script.read, script.run
 
 local TINY = " --image-size 8 --width 2 --batch-size 10 --threads 1 --out "
 

@@ -1,36 +1,10 @@
 -- train_cnn.lua, train_resnext.lua and the variants of train_resnet.lua as a user runs them, on
 -- tiny settings.
-local LUA = os.getenv("LUA") or "lua5.4"
-
 local folder = os.tmpname()
 os.remove(folder)
 
-local function read(name)
-    local file = assert(io.open(name, "rb"), "there is no file " .. name)
-    local text = file:read("a")
-    file:close()
-    return text
-end
-
--- Runs scripts/train_<command_line>: exit status, standard output, standard error.
-local function run(command_line)
-    local errors = os.tmpname()
-    local pipe = io.popen(("%s scripts/train_%s 2> %s"):format(LUA, command_line, errors))
-    local output = pipe:read("a")
-    local _, _, status = pipe:close()
-    local message = read(errors)
-    os.remove(errors)
-    return status, output, message
-end
-
-local function assert_refused(command_line, ...)
-    local status, _, message = run(command_line)
-    assert.equal(1, status)
-    assert.equal(1, select(2, message:gsub("\n", "")), "more than one line: " .. message)
-    for _, word in ipairs{...} do
-        assert.is_truthy(message:find(word, 1, true), ("no '%s' in: %s"):format(word, message))
-    end
-end
+local script = dofile "tests/lua/run_script.lua"("train_")
+local read, run, assert_refused = script.read, script.run, script.assert_refused
 
 -- A training ends with its two lines; what it printed, and its report.
 local function train(command_line)

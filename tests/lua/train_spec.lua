@@ -1,33 +1,6 @@
 -- The scripts as a user runs them, on tiny settings.
-local LUA = os.getenv("LUA") or "lua5.4"
-
-local function read(name)
-    local file = assert(io.open(name, "rb"), "there is no file " .. name)
-    local text = file:read("a")
-    file:close()
-    return text
-end
-
--- Runs a script: its exit status, standard output and standard error.
-local function run(command_line)
-    local errors = os.tmpname()
-    local pipe = io.popen(("%s scripts/%s 2> %s"):format(LUA, command_line, errors))
-    local output = pipe:read("a")
-    local _, _, status = pipe:close()
-    local message = read(errors)
-    os.remove(errors)
-    return status, output, message
-end
-
--- A wrong call ends with status 1 and one line that has all the words.
-local function assert_refused(command_line, ...)
-    local status, _, message = run(command_line)
-    assert.equal(1, status)
-    assert.equal(1, select(2, message:gsub("\n", "")), "more than one line: " .. message)
-    for _, word in ipairs{...} do
-        assert.is_truthy(message:find(word, 1, true), ("no '%s' in: %s"):format(word, message))
-    end
-end
+local script = dofile "tests/lua/run_script.lua"("")
+local read, run, assert_refused = script.read, script.run, script.assert_refused
 
 local TINY = "train_resnet.lua --data random --samples 40 --image-size 8 --depth 8 --batch-size 8 "
     .. "--epochs 2"
