@@ -79,11 +79,6 @@ static resin_status conv2d_shape(const op_call *call, const int64_t *x, const in
 
 /* ---- The passes by float type ---------------------------------------------------------------- */
 
-static void clear(resin_tensor *tensor) {
-    memset(tensor_data(tensor), 0,
-           (size_t)resin_tensor_count(tensor) * resin_dtype_size(tensor->dtype));
-}
-
 /* x as a convolution reads it: normalized on the way, where its elements do not exist. */
 static conv_image image_of(const resin_tensor *x) {
     normalized_parts parts;
@@ -117,19 +112,18 @@ resin_status conv2d_data_pass(resin_context *context, const conv_shape *shape,
 
 resin_status conv2d_weights_pass(resin_context *context, const conv_shape *shape,
                                  const resin_tensor *x, const resin_tensor *dy,
-                                 resin_tensor *dweights, resin_tensor *dbias) {
-    void *db = dbias ? tensor_data(dbias) : NULL;
+                                 resin_tensor *dweights) {
     if (shape->batch == 0) {
-        clear(dweights);
-        if (dbias) clear(dbias);
+        memset(tensor_data(dweights), 0,
+               (size_t)resin_tensor_count(dweights) * resin_dtype_size(dweights->dtype));
         return RESIN_OK;
     }
     if (x->dtype == RESIN_FLOAT64)
         return conv_backward_weights_f64(context, shape, tensor_data(x), tensor_data(dy),
-                                         tensor_data(dweights), db);
+                                         tensor_data(dweights), NULL);
     return conv_backward_weights(context, shape,
                                  conv_choose(shape, CONV_BACKWARD_WEIGHTS, context->conv_direct),
-                                 image_of(x), tensor_data(dy), tensor_data(dweights), db);
+                                 image_of(x), tensor_data(dy), tensor_data(dweights), NULL);
 }
 
 /* ---- The bias alone -------------------------------------------------------------------------- */
@@ -279,7 +273,7 @@ resin_status conv2d_run_backward(op_call *call, int slot, const resin_tensor *dy
     if (dy->dtype == RESIN_FLOAT32 && shape.batch > 0)
         return run_joint(call, slot, &shape, dy, norm, dweights);
     if (dweights)
-        RESIN_TRY(conv2d_weights_pass(call->context, &shape, call->saved[slot], dy, dweights, NULL));
+        RESIN_TRY(conv2d_weights_pass(call->context, &shape, call->saved[slot], dy, dweights));
     if (!call->wants_grad[CONV2D_X]) return RESIN_OK;
     RESIN_TRY(op_input_grad(call, CONV2D_X, &dx));
     return conv2d_data_pass(call->context, &shape, dy, call->saved[slot + 1], dx);

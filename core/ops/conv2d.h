@@ -32,10 +32,9 @@ resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape
 resin_status conv2d_data_pass(resin_context *context, const conv_shape *shape,
                               const resin_tensor *dy, const resin_tensor *weights,
                               resin_tensor *dx);
-/* dbias may be NULL. */
 resin_status conv2d_weights_pass(resin_context *context, const conv_shape *shape,
                                  const resin_tensor *x, const resin_tensor *dy,
-                                 resin_tensor *dweights, resin_tensor *dbias);
+                                 resin_tensor *dweights);
 /* dbias = sum of dy over all pixels. */
 resin_status conv2d_bias_pass(resin_context *context, const resin_tensor *dy, resin_tensor *dbias);
 

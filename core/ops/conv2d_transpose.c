@@ -144,7 +144,7 @@ static resin_status gradients(op_call *call, const conv_shape *shape, const resi
     }
     if (call->wants_grad[CONV2D_WEIGHTS]) {
         RESIN_TRY(op_input_grad(call, CONV2D_WEIGHTS, &grad));
-        RESIN_TRY(conv2d_weights_pass(call->context, shape, dy, call->saved[0], grad, NULL));
+        RESIN_TRY(conv2d_weights_pass(call->context, shape, dy, call->saved[0], grad));
     }
     if (!call->wants_grad[CONV2D_X]) return RESIN_OK;
     RESIN_TRY(op_input_grad(call, CONV2D_X, &grad));
