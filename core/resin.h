@@ -248,8 +248,8 @@ RESIN_API resin_status resin_measure_bandwidth(resin_context *context, resin_ban
  * the next one without: a convolution or a product inside of the op that stands behind it. */
 typedef struct resin_profile_event {
     const char *name;   /* of the op; of a part "conv2d" or "product" */
-    const char *pass;   /* of the op "forward" or "backward"; of a convolution "forward", "data" or
-                           "weights"; of a product NULL */
+    const char *pass;   /* of the op "forward" or "backward"; of a convolution "forward", "data",
+                           "weights", or "backward" for these two in one; of a product NULL */
     const char *method; /* how a part was computed; NULL: an op */
     int64_t mark;       /* what resin_profile_mark had set when the op ran forward */
     double seconds;

@@ -171,8 +171,15 @@ resin_status conv_backward(resin_context *context, const conv_shape *shape,
     weights.pass = CONV_BACKWARD_WEIGHTS;
     weights.result = g->dweights;
     if (g->dx && g->dweights && data_method == CONV_WINOGRAD && weights_method == CONV_WINOGRAD &&
-        shape->batch > 0 && conv_winograd_joins(shape, call.kernels))
-        return conv_winograd_run_both(context, &data, &weights);
+        shape->batch > 0 && conv_winograd_joins(shape, call.kernels)) {
+        double begun = profile_begin(context);
+        resin_status status = conv_winograd_run_both(context, &data, &weights);
+        profile_end(context, begun,
+                    (resin_profile_event){.name = "conv2d", .pass = "backward",
+                                          .method = conv_method_name(CONV_WINOGRAD),
+                                          .multiply_adds = 2 * conv_multiply_adds(shape)});
+        return status;
+    }
     if (g->dweights) RESIN_TRY(conv_run(context, &weights, weights_method));
     return g->dx ? conv_run(context, &data, data_method) : RESIN_OK;
 }

@@ -50,6 +50,21 @@ describe("resin.profile", function()
         assert.equal(4 * 2 * 6 * 6 * 4, events[2].bytes_written)
     end)
 
+    it("has both backward passes of a convolution in one, where they run so", function()
+        local x = resin.randn(64, 16, 16, 16):require_grad()
+        local w = resin.randn(3, 3, 16, 16):require_grad()
+        local y = resin.conv2d(x, w, {padding = 1}):sum()
+        local found, multiply_adds = {}, 0
+        for _, event in ipairs(resin.profile(function() y:backward() end)) do
+            if event.method then
+                found[#found + 1] = event.pass .. " " .. event.method
+                multiply_adds = multiply_adds + event.multiply_adds
+            end
+        end
+        assert.same({"backward winograd"}, found)
+        assert.equal(2 * 64 * 16 * 16 * 9 * 16 * 16, multiply_adds)
+    end)
+
     it("passes errors on and records nothing afterwards", function()
         assert.has_error(function() resin.profile(function() error("mine", 0) end) end, "mine")
         assert.same({}, resin.profile(function() end))

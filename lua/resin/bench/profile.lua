@@ -111,7 +111,11 @@ end
 local function add_part(row, event)
     row.inner = row.inner + event.seconds
     row.multiply_adds = row.multiply_adds + event.multiply_adds
-    row.methods[event.pass or event.name] = event.method
+    if event.pass == "backward" then -- both in one sweep
+        row.methods.data, row.methods.weights = event.method, event.method
+    else
+        row.methods[event.pass or event.name] = event.method
+    end
 end
 
 local function rows_of(events, described)
