@@ -13,6 +13,7 @@ local core = require "resin.core"
 local check = require "resin.nn.check"
 local files = require "resin.files"
 local pictures = require "resin.data.pictures"
+local split = require "resin.data.split"
 
 local data = {}
 
@@ -67,18 +68,9 @@ end
 --- set:split(fraction): two sets, the first floor(fraction n) images and the rest, over the same
 -- memory. As with Keras' validation_split, nothing is shuffled.
 function dataset:split(fraction)
-    if type(fraction) ~= "number" or not (fraction > 0 and fraction < 1) then
-        check.fail("split: expected a fraction between 0 and 1, got %s", tostring(fraction))
-    end
-    local count = #self
-    local first = math.floor(fraction * count)
-    if first == 0 or first == count then
-        check.fail("split: a part would be empty: %g of %d images", fraction, count)
-    end
-    local function part(from, to)
+    return split(self, fraction, function(from, to)
         return new_dataset(self.images[{{from, to}}], self.labels[{{from, to}}], self)
-    end
-    return part(1, first), part(first + 1, count)
+    end)
 end
 
 -- `make(test)` gives one of the two splits.

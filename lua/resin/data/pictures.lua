@@ -11,6 +11,7 @@
 --- with libjpeg-turbo, PNG libpng; the error says so.
 local core = require "resin.core"
 local check = require "resin.nn.check"
+local split = require "resin.data.split"
 
 local pictures = {}
 
@@ -175,18 +176,9 @@ function set_class:image_shape() return self.height, self.width, 3 end
 --- set:split(fraction): the first part and the rest, as of every data set. The pictures are in the
 --- order of their classes, so this is seldom what is wanted: see `validation` of data.folder.
 function set_class:split(fraction)
-    if type(fraction) ~= "number" or not (fraction > 0 and fraction < 1) then
-        check.fail("split: expected a fraction between 0 and 1, got %s", tostring(fraction))
-    end
-    local count = #self
-    local first = math.floor(fraction * count)
-    if first == 0 or first == count then
-        check.fail("split: a part would be empty: %g of %d images", fraction, count)
-    end
-    local function part(from, to)
+    return split(self, fraction, function(from, to)
         return new_set(table.move(self.paths, from, to, 1, {}), self.labels[{{from, to}}], self)
-    end
-    return part(1, first), part(first + 1, count)
+    end)
 end
 
 -- Called by data.loader with its options, checked.
