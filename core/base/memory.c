@@ -1,50 +1,36 @@
-/* memory.c: the caching arena. Sizes are rounded up to classes, eight between two powers of two, and
- * each class keeps a list of freed blocks. A block's header stands in the 64 bytes before it. */
+/* memory.c: the caching arena. Small sizes are rounded up to classes, eight between two powers of
+ * two, and each class keeps a list of freed blocks. A block's header stands in the 64 bytes before
+ * it. Large blocks are the heap's (heap.c). */
 #include "core/base/memory.h"
+
+#include "core/base/heap.h"
+#include "core/base/sanitize.h"
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-
-/* AddressSanitizer sees blocks, not the arena's reuse of them: tell it what may be touched. */
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifdef SANITIZED
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
-#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
-#endif
 
 enum {
     ALIGNMENT = 64,
     CLASS_STEPS = 8, /* classes between two powers of two: at most 12.5 % is lost */
-    CLASS_COUNT = CLASS_STEPS * 56,
+    CLASS_COUNT = CLASS_STEPS * 9 + 1, /* up to 128 KB, from where on the heap serves */
     BORROW_STEPS = 3 /* a block of up to three classes above may serve: 37.5 % larger at most */
 };
 static const size_t smallest_block = 256;
-/* From here on blocks start at a huge page and ask the kernel for huge pages: first use of fresh
- * memory is then 512 times fewer page faults. */
-static const size_t huge_page = (size_t)2 << 20;
-static const size_t huge_block = (size_t)4 << 20;
+
+static const size_t largest_block = 128 << 10; /* of a class; the heap has the larger ones */
 
 typedef struct block {
+    size_t size;        /* bytes usable: the class's size */
     struct block *next; /* in the list of its class, while free */
-    size_t size;        /* bytes usable, the class's size */
-    void *allocation;   /* what free() takes */
     int class;
 } block;
 
 struct resin_arena {
     pthread_mutex_t lock; /* a tensor may be released by another thread than made it */
     block *free_blocks[CLASS_COUNT];
-    resin_memory_info info;
-    long fail_after; /* tests: the allocation with this number fails; < 0: none */
+    resin_heap heap;
+    resin_memory_info info; /* cached and system_allocations: without the heap's */
+    long fail_after;        /* tests: the allocation with this number fails; < 0: none */
 };
 
 static size_t class_size(int class) {
@@ -52,10 +38,9 @@ static size_t class_size(int class) {
     return power + power / CLASS_STEPS * (size_t)(class % CLASS_STEPS);
 }
 
-/* The smallest class that holds `size`, or -1. */
+/* The smallest class that holds `size`, which is at most largest_block. */
 static int class_of(size_t size) {
     if (size <= smallest_block) return 0;
-    if (size > SIZE_MAX / 4) return -1;
     int exponent = 63 - __builtin_clzll((unsigned long long)size / smallest_block);
     size_t power = smallest_block << exponent, step = power / CLASS_STEPS;
     return exponent * CLASS_STEPS + (int)((size - power + step - 1) / step);
@@ -76,15 +61,17 @@ static void arena_trim(resin_arena *arena) {
     for (int class = 0; class < CLASS_COUNT; class++) {
         for (block *b = arena->free_blocks[class], *next; b; b = next) {
             next = b->next;
-            free(b->allocation);
+            free(b);
         }
         arena->free_blocks[class] = NULL;
     }
     arena->info.cached = 0;
+    heap_trim(&arena->heap);
 }
 
 void resin_arena_free(resin_arena *arena) {
     arena_trim(arena);
+    heap_drop(&arena->heap);
     pthread_mutex_destroy(&arena->lock);
     free(arena);
 }
@@ -94,13 +81,11 @@ void resin_arena_fail_after(resin_context *context, long allocations) {
 }
 
 static block *block_new(resin_arena *arena, int class) {
-    size_t size = class_size(class), alignment = size >= huge_block ? huge_page : ALIGNMENT;
-    void *allocation = NULL;
-    if (posix_memalign(&allocation, alignment, size + ALIGNMENT) != 0) return NULL;
-    /* Only advice: memory works the same without it. */
-    if (size >= huge_block) (void)madvise(allocation, size, MADV_HUGEPAGE);
-    block *b = allocation;
-    *b = (block){.size = size, .allocation = allocation, .class = class};
+    size_t size = class_size(class);
+    void *memory = NULL;
+    if (posix_memalign(&memory, ALIGNMENT, size + ALIGNMENT) != 0) return NULL;
+    block *b = memory;
+    *b = (block){.size = size, .class = class};
     arena->info.system_allocations++;
     return b;
 }
@@ -114,50 +99,67 @@ static block *block_take(resin_arena *arena, int class) {
         arena->info.cached -= b->size;
         return b;
     }
-    return NULL;
+    return block_new(arena, class);
+}
+
+/* The data of a block, or NULL; its usable bytes in *usable. */
+static void *take(resin_arena *arena, size_t size, size_t *usable) {
+    if (size > largest_block) {
+        heap_block *large = heap_take(&arena->heap, size);
+        if (!large) return NULL;
+        *usable = heap_data_size(large);
+        return heap_data(large);
+    }
+    block *small = block_take(arena, class_of(size));
+    if (!small) return NULL;
+    *usable = small->size;
+    return (char *)small + ALIGNMENT;
 }
 
 resin_status resin_allocate(resin_context *context, size_t size, void **out) {
     resin_arena *arena = context->arena;
+    size_t usable = 0;
     *out = NULL;
-    int class = class_of(size);
     pthread_mutex_lock(&arena->lock);
-    block *b = NULL;
     bool fail = arena->fail_after == 0;
     if (arena->fail_after >= 0) arena->fail_after--;
-    if (class >= 0 && class < CLASS_COUNT && !fail) {
-        b = block_take(arena, class);
-        if (!b) b = block_new(arena, class);
-        if (!b) {
-            arena_trim(arena);
-            b = block_new(arena, class);
-        }
+    if (!fail) *out = take(arena, size, &usable);
+    if (!fail && !*out) {
+        arena_trim(arena);
+        *out = take(arena, size, &usable);
     }
-    if (b) {
-        arena->info.held += b->size;
-        if (arena->info.held > arena->info.peak) arena->info.peak = arena->info.held;
-    }
+    arena->info.held += usable;
+    if (arena->info.held > arena->info.peak) arena->info.peak = arena->info.held;
     size_t held = arena->info.held;
     pthread_mutex_unlock(&arena->lock);
-    if (!b)
+    if (!*out)
         return resin_fail(context, RESIN_ERROR_MEMORY,
                           "out of memory: %zu bytes wanted, %zu bytes held", size, held);
-    *out = (char *)b + ALIGNMENT;
     ASAN_UNPOISON_MEMORY_REGION(*out, size);
-    ASAN_POISON_MEMORY_REGION((char *)*out + size, b->size - size);
+    ASAN_POISON_MEMORY_REGION((char *)*out + size, usable - size);
     return RESIN_OK;
 }
+
+/* Where both kinds of blocks have their headers. */
+_Static_assert((int)HEAP_HEADER == (int)ALIGNMENT, "one distance from header to data");
 
 void resin_deallocate(resin_context *context, void *data) {
     if (!data) return;
     resin_arena *arena = context->arena;
-    block *b = (block *)((char *)data - ALIGNMENT);
-    ASAN_POISON_MEMORY_REGION(data, b->size);
+    heap_block *large = heap_block_of(data);
+    block *small = (block *)((char *)data - ALIGNMENT);
+    bool is_large = *(const size_t *)(const void *)large > largest_block; /* first in both */
+    size_t usable = is_large ? heap_data_size(large) : small->size;
+    ASAN_POISON_MEMORY_REGION(data, usable);
     pthread_mutex_lock(&arena->lock);
-    b->next = arena->free_blocks[b->class];
-    arena->free_blocks[b->class] = b;
-    arena->info.held -= b->size;
-    arena->info.cached += b->size;
+    arena->info.held -= usable;
+    if (is_large) {
+        heap_give(&arena->heap, large);
+    } else {
+        small->next = arena->free_blocks[small->class];
+        arena->free_blocks[small->class] = small;
+        arena->info.cached += usable;
+    }
     pthread_mutex_unlock(&arena->lock);
 }
 
@@ -165,6 +167,8 @@ resin_memory_info resin_memory(const resin_context *context) {
     resin_arena *arena = context->arena;
     pthread_mutex_lock(&arena->lock);
     resin_memory_info info = arena->info;
+    info.cached += arena->heap.kept_bytes;
+    info.system_allocations += arena->heap.taken;
     pthread_mutex_unlock(&arena->lock);
     return info;
 }

@@ -81,6 +81,65 @@ static void too_much_is_refused(void **state) {
     assert_int_equal(resin_memory(*state).held, 0);
 }
 
+/* What eight blocks leave serves one as large as all, and the other way round. */
+static void large_blocks_are_cut_and_joined(void **state) {
+    enum { PARTS = 8 };
+    const size_t part = 1 << 20;
+    void *block[PARTS], *whole;
+    for (int i = 0; i < PARTS; i++)
+        assert_int_equal(resin_allocate(*state, part, &block[i]), RESIN_OK);
+    size_t allocations = resin_memory(*state).system_allocations;
+    for (int i = 0; i < PARTS; i++) resin_deallocate(*state, block[i * 3 % PARTS]);
+    assert_int_equal(resin_allocate(*state, PARTS * part, &whole), RESIN_OK);
+    resin_deallocate(*state, whole);
+    for (int i = 0; i < PARTS; i++)
+        assert_int_equal(resin_allocate(*state, part, &block[i]), RESIN_OK);
+    assert_int_equal(resin_memory(*state).system_allocations, allocations);
+    assert_true(resin_memory(*state).cached < part);
+    /* Half a megabyte more than what is left: only the rest comes from the system. */
+    for (int i = 0; i < PARTS; i++) resin_deallocate(*state, block[i]);
+    size_t cached = resin_memory(*state).cached;
+    assert_int_equal(resin_allocate(*state, cached + part / 2, &whole), RESIN_OK);
+    assert_int_equal(resin_memory(*state).cached, 0);
+    resin_deallocate(*state, whole);
+}
+
+typedef struct used_block {
+    uint32_t *words;
+    size_t count;
+    uint32_t mark;
+} used_block;
+
+static void check_words(const used_block *used) {
+    for (size_t i = 0; i < used->count; i += 31)
+        assert_int_equal(used->words[i], used->mark + (uint32_t)i);
+}
+
+/* Random sizes around the border between small and large: no two blocks share a byte, and trimming
+ * in between takes nothing that is in use. */
+static void blocks_do_not_overlap(void **state) {
+    enum { MANY = 40, ROUNDS = 4000 };
+    used_block used[MANY] = {{NULL, 0, 0}};
+    uint32_t dice = 1;
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        dice = dice * 1664525 + 1013904223;
+        used_block *one = &used[(dice >> 8) % MANY];
+        check_words(one);
+        resin_deallocate(*state, one->words);
+        *one = (used_block){.count = (dice >> 14) % 90000, .mark = dice};
+        assert_int_equal(resin_allocate(*state, one->count * sizeof *one->words,
+                                        (void **)&one->words), RESIN_OK);
+        for (size_t i = 0; i < one->count; i += 31) one->words[i] = one->mark + (uint32_t)i;
+        if (round % 500 == 499) resin_memory_trim(*state);
+    }
+    for (int i = 0; i < MANY; i++) {
+        check_words(&used[i]);
+        resin_deallocate(*state, used[i].words);
+    }
+    resin_memory_trim(*state);
+    assert_int_equal(resin_memory(*state).cached, 0);
+}
+
 static void *release_tensor(void *tensor) {
     resin_release(tensor);
     return NULL;
@@ -345,6 +404,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(blocks_are_large_enough),
         TEST(freed_blocks_are_used_again),
+        TEST(large_blocks_are_cut_and_joined),
+        TEST(blocks_do_not_overlap),
         TEST(too_much_is_refused),
         TEST(another_thread_may_release),
         TEST(a_training_step_without_memory),
