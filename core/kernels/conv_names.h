@@ -16,6 +16,12 @@ void KERNEL(product_segments)(int64_t segments, int64_t a_segment, int64_t b_seg
                               int columns, int64_t depth, const float *a, int64_t a_step,
                               bool a_by_columns, const float *b, int64_t b_step, float *c,
                               int64_t c_step, bool accumulate);
+#if VECTOR_FLOATS == 16
+/* `product` of matrices of rows of one vector, without gaps: a by rows, or as many of its columns. */
+void KERNEL(product_narrow)(int64_t rows, const float *a, const float *b, float *c);
+void KERNEL(product_narrow_columns)(int64_t depth, const float *a, const float *b, float *c,
+                                    bool accumulate);
+#endif
 void KERNEL(pack)(int64_t rows, int64_t columns, const float *from, int64_t from_step,
                   bool transposed, float *to, int64_t width);
 void KERNEL(normalize)(int64_t pixels, int64_t channels, const float *x, int64_t x_step,

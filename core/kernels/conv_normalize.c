@@ -1,54 +1,144 @@
 /* conv_normalize.c: batch normalization and its gradient for a convolution that applies them to the
- * pixels it reads. The same arithmetic as in norm_loops.h. */
+ * pixels it reads. The same arithmetic as in norm_loops.h.
+ *
+ * Pixels are taken some vectors of channels at a time: what belongs to a channel stays in registers
+ * then, where reading it for every pixel costs several times what the arithmetic does. */
 #include "core/kernels/conv_names.h"
 #include "core/kernels/kernel.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+enum { MOST = 4 }; /* vectors at a time */
 
 typedef int32_t vmask __attribute__((vector_size(VECTOR_FLOATS * 4)));
 
 static inline vfloat zero_where(vmask mask, vfloat x) { return (vfloat)((vmask)x & ~mask); }
 
-/* NaN is not below zero and stays. */
-void KERNEL(normalize)(int64_t pixels, int64_t channels, const float *x, int64_t x_step,
-                       const float *scale, const float *shift, float *to, int64_t to_step) {
-    int64_t vectors = channels - channels % VECTOR_FLOATS, ahead = floats_ahead(x_step);
-    for (int64_t p = 0; p < pixels; p++) {
-        for (int64_t c = 0; c < vectors; c += VECTOR_FLOATS) {
-            vfloat z = vload(x + c) * vload(scale + c) + vload(shift + c);
-            __builtin_prefetch(x + c + ahead);
-            vstore(to + c, zero_where(z < (vfloat){0}, z));
-        }
-        for (int64_t c = vectors; c < channels; c++) {
-            float z = x[c] * scale[c] + shift[c];
-            to[c] = z < 0 ? 0 : z;
-        }
+/* What lies between the channels of a pixel and the next is zero. */
+static void clear_rest(int64_t pixels, int64_t channels, float *to, int64_t to_step) {
+    for (int64_t p = 0; p < pixels; p++, to += to_step)
         for (int64_t c = channels; c < to_step; c++) to[c] = 0;
+}
+
+/* ---- Forward --------------------------------------------------------------------------------- */
+
+/* NaN is not below zero and stays. */
+static ALWAYS_INLINE void normalize_columns(const int vectors, int64_t pixels, const float *x,
+                                            int64_t x_step, const float *scale,
+                                            const float *shift, float *to, int64_t to_step) {
+    int64_t ahead = floats_ahead(x_step);
+    vfloat factor[MOST], offset[MOST];
+    UNROLL
+    for (int i = 0; i < vectors; i++) {
+        factor[i] = vload(scale + i * VECTOR_FLOATS);
+        offset[i] = vload(shift + i * VECTOR_FLOATS);
+    }
+    for (int64_t p = 0; p < pixels; p++) {
+        UNROLL
+        for (int i = 0; i < vectors; i++) {
+            vfloat z = vload(x + i * VECTOR_FLOATS) * factor[i] + offset[i];
+            __builtin_prefetch(x + ahead + i * VECTOR_FLOATS);
+            vstore(to + i * VECTOR_FLOATS, zero_where(z < (vfloat){0}, z));
+        }
         x += x_step;
         to += to_step;
     }
 }
 
-void KERNEL(norm_gradient)(int64_t pixels, int64_t channels, const float *dy, const float *x,
-                           int64_t x_step, const conv_norm *norm, int64_t first, float *to,
-                           int64_t to_step) {
-    int64_t vectors = channels - channels % VECTOR_FLOATS, ahead = floats_ahead(x_step);
-    const float *mean = norm->mean + first, *a = norm->a + first, *b = norm->b + first;
-    const float *c = norm->c + first, *scale = norm->scale ? norm->scale + first : NULL;
-    const float *shift = norm->scale ? norm->shift + first : NULL;
+static void normalize_channel(int64_t pixels, const float *x, int64_t x_step, float scale,
+                              float shift, float *to, int64_t to_step) {
     for (int64_t p = 0; p < pixels; p++) {
-        for (int64_t k = 0; k < vectors; k += VECTOR_FLOATS) {
-            vfloat v = vload(x + k), g = vload(dy + k);
-            __builtin_prefetch(x + k + ahead);
-            __builtin_prefetch(dy + k + ahead);
-            if (scale) g = zero_where(v * vload(scale + k) + vload(shift + k) <= (vfloat){0}, g);
-            vstore(to + k, vload(a + k) * g + vload(b + k) * (v - vload(mean + k)) + vload(c + k));
+        float z = x[p * x_step] * scale + shift;
+        to[p * to_step] = z < 0 ? 0 : z;
+    }
+}
+
+void KERNEL(normalize)(int64_t pixels, int64_t channels, const float *x, int64_t x_step,
+                       const float *scale, const float *shift, float *to, int64_t to_step) {
+    int64_t c = 0;
+    for (; c + MOST * VECTOR_FLOATS <= channels; c += MOST * VECTOR_FLOATS)
+        normalize_columns(MOST, pixels, x + c, x_step, scale + c, shift + c, to + c, to_step);
+    if (c + 2 * VECTOR_FLOATS <= channels) {
+        normalize_columns(2, pixels, x + c, x_step, scale + c, shift + c, to + c, to_step);
+        c += 2 * VECTOR_FLOATS;
+    }
+    if (c + VECTOR_FLOATS <= channels) {
+        normalize_columns(1, pixels, x + c, x_step, scale + c, shift + c, to + c, to_step);
+        c += VECTOR_FLOATS;
+    }
+    for (; c < channels; c++)
+        normalize_channel(pixels, x + c, x_step, scale[c], shift[c], to + c, to_step);
+    clear_rest(pixels, channels, to, to_step);
+}
+
+/* ---- The gradient ---------------------------------------------------------------------------- */
+
+/* Where the gate is closed, relu let nothing through; `k` is the first channel. */
+static ALWAYS_INLINE void gradient_columns(const int vectors, const bool gate, int64_t pixels,
+                                           const float *dy, const float *x, int64_t x_step,
+                                           const conv_norm *norm, int64_t k, float *to,
+                                           int64_t to_step) {
+    int64_t ahead = floats_ahead(x_step);
+    vfloat mean[MOST], a[MOST], b[MOST], c[MOST], scale[MOST], shift[MOST];
+    UNROLL
+    for (int i = 0; i < vectors; i++, k += VECTOR_FLOATS) {
+        mean[i] = vload(norm->mean + k);
+        a[i] = vload(norm->a + k);
+        b[i] = vload(norm->b + k);
+        c[i] = vload(norm->c + k);
+        if (gate) scale[i] = vload(norm->scale + k);
+        if (gate) shift[i] = vload(norm->shift + k);
+    }
+    for (int64_t p = 0; p < pixels; p++) {
+        UNROLL
+        for (int i = 0; i < vectors; i++) {
+            vfloat v = vload(x + i * VECTOR_FLOATS), g = vload(dy + i * VECTOR_FLOATS);
+            __builtin_prefetch(x + ahead + i * VECTOR_FLOATS);
+            __builtin_prefetch(dy + ahead + i * VECTOR_FLOATS);
+            if (gate) g = zero_where(v * scale[i] + shift[i] <= (vfloat){0}, g);
+            vstore(to + i * VECTOR_FLOATS, a[i] * g + b[i] * (v - mean[i]) + c[i]);
         }
-        for (int64_t k = vectors; k < channels; k++) {
-            float g = scale && x[k] * scale[k] + shift[k] <= 0 ? 0 : dy[k];
-            to[k] = a[k] * g + b[k] * (x[k] - mean[k]) + c[k];
-        }
-        for (int64_t k = channels; k < to_step; k++) to[k] = 0;
         x += x_step;
         dy += x_step;
         to += to_step;
     }
+}
+
+static void gradient_channel(int64_t pixels, const float *dy, const float *x, int64_t x_step,
+                             const conv_norm *norm, int64_t k, float *to, int64_t to_step) {
+    for (int64_t p = 0; p < pixels; p++) {
+        float v = x[p * x_step];
+        float g = norm->scale && v * norm->scale[k] + norm->shift[k] <= 0 ? 0 : dy[p * x_step];
+        to[p * to_step] = norm->a[k] * g + norm->b[k] * (v - norm->mean[k]) + norm->c[k];
+    }
+}
+
+static ALWAYS_INLINE void gradient_all(const bool gate, int64_t pixels, int64_t channels,
+                                       const float *dy, const float *x, int64_t x_step,
+                                       const conv_norm *norm, int64_t first, float *to,
+                                       int64_t to_step) {
+    int64_t k = 0;
+    for (; k + MOST * VECTOR_FLOATS <= channels; k += MOST * VECTOR_FLOATS)
+        gradient_columns(MOST, gate, pixels, dy + k, x + k, x_step, norm, first + k, to + k,
+                         to_step);
+    if (k + 2 * VECTOR_FLOATS <= channels) {
+        gradient_columns(2, gate, pixels, dy + k, x + k, x_step, norm, first + k, to + k, to_step);
+        k += 2 * VECTOR_FLOATS;
+    }
+    if (k + VECTOR_FLOATS <= channels) {
+        gradient_columns(1, gate, pixels, dy + k, x + k, x_step, norm, first + k, to + k, to_step);
+        k += VECTOR_FLOATS;
+    }
+    for (; k < channels; k++)
+        gradient_channel(pixels, dy + k, x + k, x_step, norm, first + k, to + k, to_step);
+}
+
+void KERNEL(norm_gradient)(int64_t pixels, int64_t channels, const float *dy, const float *x,
+                           int64_t x_step, const conv_norm *norm, int64_t first, float *to,
+                           int64_t to_step) {
+    if (norm->scale)
+        gradient_all(true, pixels, channels, dy, x, x_step, norm, first, to, to_step);
+    else
+        gradient_all(false, pixels, channels, dy, x, x_step, norm, first, to, to_step);
+    clear_rest(pixels, channels, to, to_step);
 }

@@ -65,34 +65,57 @@ static ALWAYS_INLINE void transform_weights_gradient(const vfloat u[6], vfloat w
 
 /* The two-dimensional transforms: columns into `half`, then rows of it into stores. */
 
-static ALWAYS_INLINE void input_vector(const float *pixels, int64_t row_step, int64_t pixel_step,
-                                       float *v, int64_t plane) {
-    vfloat half[6][6];
-    const float *upper = pixels, *lower = pixels + 3 * row_step;
+static ALWAYS_INLINE float *input_row(const vfloat half[6], float *v, int64_t plane) {
+    vfloat t[6];
+    transform_input(half, t);
     UNROLL
     for (int x = 0; x < 6; x++) {
-        vfloat d[6], t[6];
-        UNROLL
-        for (int y = 0; y < 3; y++) {
-            d[y] = vload(upper + y * row_step);
-            d[y + 3] = vload(lower + y * row_step);
-        }
-        upper += pixel_step;
-        lower += pixel_step;
-        transform_input(d, t);
-        UNROLL
-        for (int y = 0; y < 6; y++) half[y][x] = t[y];
+        vstore(v, t[x]);
+        v += plane;
     }
+    return v;
+}
+
+/* Row by row or pair of rows, as B^T makes them, with the pixels read anew: all of `half` would not
+ * fit the registers. A function of its own, as those below. */
+static __attribute__((noinline)) void input_vector(const float *pixels, int64_t row_step,
+                                                   int64_t pixel_step, float *v, int64_t plane) {
+    const float *row[6];
     UNROLL
-    for (int y = 0; y < 6; y++) {
-        vfloat t[6];
-        transform_input(half[y], t);
-        UNROLL
-        for (int x = 0; x < 6; x++) {
-            vstore(v, t[x]);
-            v += plane;
-        }
+    for (int y = 0; y < 6; y++) row[y] = pixels + y * row_step;
+    vfloat half[2][6];
+    UNROLL
+    for (int x = 0; x < 6; x++) {
+        int64_t at = x * pixel_step;
+        half[0][x] = 4.0f * vload(row[0] + at) + (vload(row[4] + at) - 5.0f * vload(row[2] + at));
     }
+    v = input_row(half[0], v, plane);
+    UNROLL
+    for (int x = 0; x < 6; x++) {
+        int64_t at = x * pixel_step;
+        vfloat even = vload(row[4] + at) - 4.0f * vload(row[2] + at);
+        vfloat odd = vload(row[3] + at) - 4.0f * vload(row[1] + at);
+        half[0][x] = even + odd;
+        half[1][x] = even - odd;
+    }
+    v = input_row(half[0], v, plane);
+    v = input_row(half[1], v, plane);
+    UNROLL
+    for (int x = 0; x < 6; x++) {
+        int64_t at = x * pixel_step;
+        vfloat even = vload(row[4] + at) - vload(row[2] + at);
+        vfloat odd = vload(row[3] + at) - vload(row[1] + at);
+        half[0][x] = even + 2.0f * odd;
+        half[1][x] = even - 2.0f * odd;
+    }
+    v = input_row(half[0], v, plane);
+    v = input_row(half[1], v, plane);
+    UNROLL
+    for (int x = 0; x < 6; x++) {
+        int64_t at = x * pixel_step;
+        half[0][x] = 4.0f * vload(row[1] + at) + (vload(row[5] + at) - 5.0f * vload(row[3] + at));
+    }
+    input_row(half[0], v, plane);
 }
 
 /* Only the first rows and columns of the tile are written, or added to. */

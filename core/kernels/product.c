@@ -177,6 +177,19 @@ static void multiply_panel(int64_t rows, int columns, bool a_by_columns, bool ah
 void KERNEL(product_panel)(int64_t rows, int columns, int64_t depth, const float *a,
                            int64_t a_step, bool a_by_columns, const float *b, int64_t b_step,
                            float *c, int64_t c_step, bool accumulate) {
+#if VECTOR_FLOATS == 16
+    if (columns == VECTOR_FLOATS && a_step == VECTOR_FLOATS && b_step == VECTOR_FLOATS &&
+        c_step == VECTOR_FLOATS) {
+        if (!a_by_columns && depth == VECTOR_FLOATS && !accumulate) {
+            KERNEL(product_narrow)(rows, a, b, c);
+            return;
+        }
+        if (a_by_columns && rows == VECTOR_FLOATS) {
+            KERNEL(product_narrow_columns)(depth, a, b, c, accumulate);
+            return;
+        }
+    }
+#endif
     product_shape shape = {.depth = depth, .segments = 1, .a_step = a_step, .b_step = b_step,
                            .c_step = c_step, .accumulate = accumulate};
     multiply_panel(rows, columns, a_by_columns, false, &shape, a, b, c);
