@@ -21,7 +21,8 @@ enum {
     SLICE_TILES = 84,       /* tiles a piece takes when working by slices, about */
     TRANSFORM_TILES = 8,    /* tiles a piece transforms at least */
     LARGE_WEIGHTS = 3 << 18, /* floats of u above which slices are the better way */
-    FEW_BLOCKS = 8
+    FEW_BLOCKS = 8,
+    BLOCK_PIECES = 64 /* blocks are dealt out some at a time: one asks for the pixels of the next */
 };
 
 /* ---- By blocks ------------------------------------------------------------------------------- */
@@ -49,46 +50,66 @@ resin_status winograd_make_u(resin_context *context, winograd *w) {
     return RESIN_OK;
 }
 
-/* The first pixel of a band's row of tiles in the result. */
-static float *result_row(const winograd *w, int64_t band) {
-    int64_t row = band / w->cuts, image = row / w->tiles_h;
-    return w->result + (image * w->tiled_h + 4 * (row % w->tiles_h)) * w->tiled_w * w->out_c;
+/* Rows of pixels of one image after the other: from the first row of tiles of bands [first, last)
+ * to the first of those behind. */
+static void ask(winograd_ahead *ahead, const winograd *w, const float *pixels, int64_t height,
+                int64_t line, int64_t first, int64_t last) {
+    if (w->cuts > 1 || first >= last || !pixels) return;
+    int64_t begin = first / w->tiles_h * height + 4 * (first % w->tiles_h);
+    int64_t end = last / w->tiles_h * height + 4 * (last % w->tiles_h);
+    ahead->rows[ahead->count++] = (struct winograd_rows){pixels + begin * line,
+                                                         (end - begin) * line / WINOGRAD_LINE};
 }
 
-static void prefetch_part(const float *from, int64_t floats, int point) {
-    int64_t lines = floats / WINOGRAD_LINE, last = lines * (point + 1) / WINOGRAD_POINTS;
-    for (int64_t line = lines * point / WINOGRAD_POINTS; line < last; line++)
-        __builtin_prefetch(from + line * WINOGRAD_LINE, 1, 2);
+void winograd_ask_source(winograd_ahead *ahead, const winograd *w, int64_t first, int64_t last) {
+    const conv_source *source = &w->source;
+    int64_t line = source->width * source->channels;
+    ask(ahead, w, source->image.pixels, source->height, line, first, last);
+    if (source->norm) ask(ahead, w, source->norm->x, source->height, line, first, last);
+}
+
+void winograd_ask_result(winograd_ahead *ahead, const winograd *w, int64_t first, int64_t last) {
+    ask(ahead, w, w->result, w->tiled_h, w->tiled_w * w->out_c, first, last);
 }
 
 void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t panel,
-                       const float *v, float *m) {
+                       const float *v, float *m, const winograd_ahead *ahead) {
     int64_t count = winograd_band_tile(w, last) - winograd_band_tile(w, first);
     int64_t row = w->slice_width, plane = w->block_tiles * row + WINOGRAD_LINE;
     int64_t width = winograd_panel_width(w, panel);
     int64_t m_plane = w->block_tiles * width + WINOGRAD_LINE;
-    const float *u = block_u(w, panel), *result = result_row(w, first);
-    int64_t floats = panel == 0 && w->cuts == 1 ? result_row(w, last) - result : 0;
+    const float *u = block_u(w, panel);
     for (int point = 0; point < WINOGRAD_POINTS; point++) {
-        prefetch_part(result, floats, point);
+        if (ahead) winograd_fetch(ahead, point);
         w->kernels->product(count, (int)width, w->in_c, v + point * plane, row, false,
                             u + point * w->in_c * width, width, m + point * m_plane, width, false);
     }
 }
 
-static void block_piece(void *argument, int64_t piece, int worker) {
-    const winograd *w = argument;
-    int64_t first, last, row = w->slice_width;
-    resin_piece_bounds(w->bands, w->blocks, piece, &first, &last);
+static void run_block(const winograd *w, int64_t block, bool go_on, int worker) {
+    int64_t first, last, next = 0, next_last = 0, row = w->slice_width;
+    resin_piece_bounds(w->bands, w->blocks, block, &first, &last);
+    if (go_on) resin_piece_bounds(w->bands, w->blocks, block + 1, &next, &next_last);
+    winograd_ahead ahead = {.count = 0};
+    winograd_ask_result(&ahead, w, first, last);
+    winograd_ask_source(&ahead, w, next, next_last);
     float *v = w->v + worker * w->v_size, *m = w->m + worker * w->m_size;
     winograd_transform_source(w, first, last, 0, w->in_c, v, row,
                               w->block_tiles * row + WINOGRAD_LINE, worker);
     for (int64_t panel = 0; panel < w->panels; panel++) {
         int64_t width = winograd_panel_width(w, panel);
-        winograd_multiply(w, first, last, panel, v, m);
+        winograd_multiply(w, first, last, panel, v, m, panel == 0 ? &ahead : NULL);
         winograd_transform_result(w, first, last, panel, m, width,
                                   w->block_tiles * width + WINOGRAD_LINE);
     }
+}
+
+static void block_piece(void *argument, int64_t piece, int worker) {
+    const winograd *w = argument;
+    int64_t first, last;
+    resin_piece_bounds(w->blocks, conv_min(w->blocks, BLOCK_PIECES), piece, &first, &last);
+    for (int64_t block = first; block < last; block++)
+        run_block(w, block, block + 1 < last, worker);
 }
 
 static resin_status run_blocks(resin_context *context, winograd *w) {
@@ -102,7 +123,7 @@ static resin_status run_blocks(resin_context *context, winograd *w) {
     RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
     RESIN_TRY(winograd_reserve_strips(context, w));
     RESIN_TRY(winograd_make_u(context, w));
-    resin_parallel(context, w->blocks, block_piece, w);
+    resin_parallel(context, conv_min(w->blocks, BLOCK_PIECES), block_piece, w);
     return RESIN_OK;
 }
 

@@ -84,17 +84,40 @@ winograd winograd_describe(const conv_call *call);
 
 /* Forward and backward-data: u of all weights, reserved and made. */
 resin_status winograd_make_u(resin_context *context, winograd *w);
-/* The m of bands [first, last) and one panel from their v and that u. Meanwhile the result's pixels
- * are asked for, which will be written next. */
+/* What is asked for while a product runs, a part at each point: rows of images that are read or
+ * written next. */
+typedef struct winograd_ahead {
+    struct winograd_rows {
+        const float *from;
+        int64_t lines; /* of the cache */
+    } rows[4];
+    int count;
+} winograd_ahead;
+/* The pixels that the tiles of bands [first, last) begin with, where they are whole rows. */
+void winograd_ask_source(winograd_ahead *ahead, const winograd *w, int64_t first, int64_t last);
+void winograd_ask_result(winograd_ahead *ahead, const winograd *w, int64_t first, int64_t last);
+/* Asks for the part of a point. In line, since a compiler takes a function that only does this for
+ * one without effect. */
+static inline __attribute__((always_inline)) void winograd_fetch(const winograd_ahead *ahead, int point) {
+    for (int i = 0; i < ahead->count; i++) {
+        const struct winograd_rows *rows = &ahead->rows[i];
+        int64_t last = rows->lines * (point + 1) / WINOGRAD_POINTS;
+        for (int64_t line = rows->lines * point / WINOGRAD_POINTS; line < last; line++)
+            __builtin_prefetch(rows->from + line * WINOGRAD_LINE, 0, 2);
+    }
+}
+
+/* The m of bands [first, last) and one panel from their v and that u. */
 void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t panel,
-                       const float *v, float *m);
+                       const float *v, float *m, const winograd_ahead *ahead);
 
 /* Backward-weights by chunks of bands: each has a du of its own, small enough for the cache. */
 bool winograd_takes_chunks(int64_t in_c, int64_t out_c);
 resin_status winograd_reserve_chunks(resin_context *context, winograd *w);
 /* Adds `count` tiles (v, and m of one panel) to a chunk's du, or begins it with them. */
 void winograd_add_to_chunk(const winograd *w, int64_t chunk, int64_t panel, int64_t count,
-                           const float *v, const float *m, bool begin);
+                           const float *v, const float *m, bool begin,
+                           const winograd_ahead *ahead);
 /* Adds the chunks in order and makes dweights of them. */
 void winograd_finish_chunks(resin_context *context, winograd *w);
 

@@ -31,11 +31,15 @@ static void both_piece(void *argument, int64_t chunk, int worker) {
     for (int64_t band = first; band < last; band += step) {
         int64_t end = conv_min(band + step, last);
         int64_t count = winograd_band_tile(data, end) - winograd_band_tile(data, band);
+        winograd_ahead ahead = {.count = 0}, next = {.count = 0};
+        winograd_ask_result(&ahead, data, band, end);
+        winograd_ask_source(&ahead, weights, band, end);
+        winograd_ask_source(&next, data, end, conv_min(end + step, last));
         winograd_transform_both(data, band, end, data->pad_top, data->pad_left, v, gradients,
                                 worker);
         for (int64_t panel = 0; panel < data->panels; panel++) {
             int64_t width = winograd_panel_width(data, panel);
-            winograd_multiply(data, band, end, panel, v, m);
+            winograd_multiply(data, band, end, panel, v, m, panel == 0 ? &ahead : NULL);
             winograd_transform_result(data, band, end, panel, m, width,
                                       data->block_tiles * width + WINOGRAD_LINE);
         }
@@ -43,7 +47,8 @@ static void both_piece(void *argument, int64_t chunk, int worker) {
                                   weights->block_tiles * row + WINOGRAD_LINE, worker);
         for (int64_t panel = 0; panel < weights->panels; panel++) {
             winograd_add_to_chunk(weights, chunk, panel, count, v,
-                                  gradients + panel * data->m_size, band == first);
+                                  gradients + panel * data->m_size, band == first,
+                                  panel == 0 ? &next : NULL);
         }
     }
 }

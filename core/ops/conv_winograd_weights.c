@@ -31,12 +31,14 @@ resin_status winograd_reserve_chunks(resin_context *context, winograd *w) {
 }
 
 void winograd_add_to_chunk(const winograd *w, int64_t chunk, int64_t panel, int64_t count,
-                           const float *v, const float *m, bool begin) {
+                           const float *v, const float *m, bool begin,
+                           const winograd_ahead *ahead) {
     int64_t row = w->slice_width, plane = w->block_tiles * row + WINOGRAD_LINE;
     int64_t width = winograd_panel_width(w, panel);
     int64_t m_plane = w->block_tiles * width + WINOGRAD_LINE;
     float *du = chunk_du(w, chunk, panel);
     for (int point = 0; point < WINOGRAD_POINTS; point++) {
+        if (ahead) winograd_fetch(ahead, point);
         w->kernels->product(w->in_c, (int)width, count, v + point * plane, row, true,
                             m + point * m_plane, width, du + point * w->in_c * width, width,
                             !begin);
@@ -57,7 +59,7 @@ static void chunk_piece(void *argument, int64_t chunk, int worker) {
             int64_t width = winograd_panel_width(w, panel);
             winograd_transform_gradient(w, band, end, panel, m, width,
                                         w->block_tiles * width + WINOGRAD_LINE, worker);
-            winograd_add_to_chunk(w, chunk, panel, count, v, m, band == first);
+            winograd_add_to_chunk(w, chunk, panel, count, v, m, band == first, NULL);
         }
     }
 }
