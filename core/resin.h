@@ -231,6 +231,67 @@ RESIN_API bool resin_recording(const resin_context *context);
 RESIN_API resin_status resin_set_conv_method(resin_context *context, const char *method);
 RESIN_API const char *resin_conv_method(const resin_context *context);
 
+/* ---- Plans ---------------------------------------------------------------------------------- */
+
+/* A computation recorded once, to be run again and again on inputs of the same shapes: the ops as
+ * they were called, without the code around them, in one block of memory that is laid out
+ * beforehand. A run allocates nothing, cannot run out of memory, and gives the same bits as the ops
+ * called one by one.
+ *
+ *   resin_plan_begin(context, &image, 1);   from here on resin_apply also records
+ *   ... resin_apply ... resin_apply ...
+ *   resin_plan_end(context, &scores, 1, &plan);
+ *
+ *   const void *pixels = ...;
+ *   resin_plan_run(plan, &pixels);
+ *   const float *result = resin_plan_output(plan, 0).data;
+ *
+ * What the ops read and none of them made is a constant. It is held, not copied: weights that are
+ * changed in place later (resin_copy, resin_safetensors_load_into, an optimizer) count in the next
+ * run. What the code between the ops does is done once: a branch that looks at an element takes the
+ * same way in every run, and a tensor made there (resin_full, resin_normal) is a constant.
+ *
+ * It is an error, of the op or of resin_plan_end, to record an op that draws random numbers or
+ * changes its inputs (dropout, batch norm in training), a gradient, or a change in place of a tensor
+ * that takes part. A plan is run by one thread at a time, as everything in its context is; the run
+ * itself uses the context's threads. */
+typedef struct resin_plan resin_plan;
+
+/* Begins to record. The inputs are examples: contiguous, of the shapes and dtypes that all runs
+ * have; where the code looks at elements, theirs count. No gradients are recorded until the end. */
+RESIN_API resin_status resin_plan_begin(resin_context *context, resin_tensor *const *inputs,
+                                        int count);
+/* Ends the recording, with a plan or with an error. Runs the plan once to see what memory it wants,
+ * and gives what the arena has cached back to the system. */
+RESIN_API resin_status resin_plan_end(resin_context *context, resin_tensor *const *outputs,
+                                      int count, resin_plan **plan);
+/* Ends it without a plan, as after an error; does nothing if none is recorded. */
+RESIN_API void resin_plan_cancel(resin_context *context);
+
+RESIN_API resin_plan *resin_plan_retain(resin_plan *plan);
+RESIN_API void resin_plan_release(resin_plan *plan); /* NULL is allowed */
+RESIN_API resin_context *resin_plan_context(const resin_plan *plan);
+
+/* Computes the outputs. inputs[i]: the elements of input i, row-major, aligned to the dtype's size;
+ * read where they are. The first run after resin_set_threads or resin_set_conv_method lays the
+ * memory out anew, and may allocate. */
+RESIN_API resin_status resin_plan_run(resin_plan *plan, const void *const *inputs);
+
+/* Inputs and outputs are numbered as they were given. */
+typedef struct resin_plan_value {
+    resin_dtype dtype;
+    int rank;
+    const int64_t *shape; /* the plan's */
+    const void *data; /* of an output: row-major, until the next run; NULL if there was none. Of an
+                         input NULL */
+} resin_plan_value;
+RESIN_API int resin_plan_inputs(const resin_plan *plan);
+RESIN_API int resin_plan_outputs(const resin_plan *plan);
+RESIN_API resin_plan_value resin_plan_input(const resin_plan *plan, int index);
+RESIN_API resin_plan_value resin_plan_output(const resin_plan *plan, int index);
+/* Bytes of the block: all results and scratch, without inputs and constants. */
+RESIN_API size_t resin_plan_memory(const resin_plan *plan);
+
 /* ---- Measuring ------------------------------------------------------------------------------ */
 
 /* The multiply-adds that the context's threads do at most right now, in GFLOP/s (two operations

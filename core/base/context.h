@@ -10,6 +10,7 @@
 struct resin_arena;
 struct resin_pool;
 struct graph_node;
+struct memory_plan;
 
 /* See profile.h. The events are kept until the next profile starts. */
 typedef struct profile_state {
@@ -29,6 +30,9 @@ struct resin_context {
     profile_state profile;
     struct resin_arena *arena;
     struct resin_pool *pool;
+    struct memory_plan *memory_plan; /* what is traced or replayed now, see memory_plan.h */
+    struct resin_plan *plan;         /* what is recorded now, see core/ops/plan.h */
+    uint32_t plan_serial;            /* of the last recording */
     struct graph_node *dead_nodes; /* graph nodes waiting to be freed, see autograd.c */
     bool freeing_nodes;
     uint64_t node_sequence;

@@ -4,6 +4,7 @@
 #include "core/base/memory.h"
 
 #include "core/base/heap.h"
+#include "core/base/memory_plan.h"
 #include "core/base/sanitize.h"
 
 #include <pthread.h>
@@ -13,7 +14,8 @@ enum {
     ALIGNMENT = 64,
     CLASS_STEPS = 8, /* classes between two powers of two: at most 12.5 % is lost */
     CLASS_COUNT = CLASS_STEPS * 9 + 1, /* up to 128 KB, from where on the heap serves */
-    BORROW_STEPS = 3 /* a block of up to three classes above may serve: 37.5 % larger at most */
+    BORROW_STEPS = 3, /* a block of up to three classes above may serve: 37.5 % larger at most */
+    PLANNED = -1      /* the class of a block that lies in that of a memory plan */
 };
 static const size_t smallest_block = 256;
 
@@ -116,10 +118,32 @@ static void *take(resin_arena *arena, size_t size, size_t *usable) {
     return (char *)small + ALIGNMENT;
 }
 
+/* At the end of either header: the number in the memory plan that is traced; -1: in none. */
+static int64_t *request_of(void *data) { return (int64_t *)data - 1; }
+_Static_assert(sizeof(heap_block) <= ALIGNMENT - sizeof(int64_t), "room for the number");
+
+/* Bytes of a request in a memory plan, with the header. */
+static size_t planned_size(size_t size) {
+    return ALIGNMENT + (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+/* From the block of the plan that is replayed. Its user has the context, and so needs no lock. */
+static resin_status allocate_planned(resin_context *context, size_t size, void **out) {
+    void *place;
+    RESIN_TRY(memory_plan_next(context, planned_size(size), &place));
+    ASAN_UNPOISON_MEMORY_REGION(place, ALIGNMENT + size);
+    block *b = place;
+    *b = (block){.class = PLANNED}; /* of size 0: none of the heap's */
+    *out = (char *)b + ALIGNMENT;
+    return RESIN_OK;
+}
+
 resin_status resin_allocate(resin_context *context, size_t size, void **out) {
     resin_arena *arena = context->arena;
+    memory_plan *plan = context->memory_plan;
     size_t usable = 0;
     *out = NULL;
+    if (plan && plan->replaying) return allocate_planned(context, size, out);
     pthread_mutex_lock(&arena->lock);
     bool fail = arena->fail_after == 0;
     if (arena->fail_after >= 0) arena->fail_after--;
@@ -135,6 +159,7 @@ resin_status resin_allocate(resin_context *context, size_t size, void **out) {
     if (!*out)
         return resin_fail(context, RESIN_ERROR_MEMORY,
                           "out of memory: %zu bytes wanted, %zu bytes held", size, held);
+    *request_of(*out) = plan ? memory_plan_note(plan, planned_size(size)) : -1;
     ASAN_UNPOISON_MEMORY_REGION(*out, size);
     ASAN_POISON_MEMORY_REGION((char *)*out + size, usable - size);
     return RESIN_OK;
@@ -149,6 +174,9 @@ void resin_deallocate(resin_context *context, void *data) {
     heap_block *large = heap_block_of(data);
     block *small = (block *)((char *)data - ALIGNMENT);
     bool is_large = *(const size_t *)(const void *)large > largest_block; /* first in both */
+    if (!is_large && small->class == PLANNED) return; /* a later request overwrites it */
+    if (*request_of(data) >= 0 && context->memory_plan)
+        memory_plan_died(context->memory_plan, *request_of(data));
     size_t usable = is_large ? heap_data_size(large) : small->size;
     ASAN_POISON_MEMORY_REGION(data, usable);
     pthread_mutex_lock(&arena->lock);

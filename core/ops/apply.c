@@ -4,6 +4,7 @@
 #include "core/base/profile.h"
 #include "core/ops/autograd.h"
 #include "core/ops/op_profile.h"
+#include "core/ops/plan.h"
 #include "core/ops/signature.h"
 
 #include <stdio.h>
@@ -44,7 +45,11 @@ static void release_saved(op_call *call) {
 }
 
 static resin_status run_forward(op_call *call) {
+    const bool planned = call->context->plan;
+    plan_state before = {0};
+    if (planned) before = plan_look(call);
     resin_status status = call->op->forward(call);
+    if (status == RESIN_OK && planned) status = plan_record(call, before);
     if (status == RESIN_OK && call->recording) status = graph_record(call);
     if (status != RESIN_OK) {
         release_saved(call);

@@ -77,6 +77,9 @@ static void store(resin_tensor *t, int64_t i, double value) {
 /* A leaf or a result of a graph must not be written while ops are recorded. (When they are not, what
  * backward reads is still guarded by its version.) */
 static resin_status check_writable(const resin_tensor *t) {
+    if (tensor_is_planned(t))
+        return resin_fail(t->context, RESIN_ERROR_GRAPH,
+                          "a tensor of a plan cannot be changed in place while it is recorded");
     if ((t->origin || t->requires_grad) && t->context->recording)
         return resin_fail(t->context, RESIN_ERROR_GRAPH,
                           "a tensor of a graph cannot be changed in place while gradients are "
@@ -225,6 +228,9 @@ static bool may_overlap(const resin_tensor *a, const resin_tensor *b) {
 
 resin_status resin_copy(resin_tensor *destination, resin_tensor *source) {
     RESIN_TRY(check_writable(destination));
+    if (tensor_is_planned(source))
+        return resin_fail(source->context, RESIN_ERROR_GRAPH,
+                          "a tensor of a plan cannot be copied in place while it is recorded");
     resin_tensor *from = resin_retain(source);
     resin_status status = RESIN_OK;
     if (may_overlap(destination, source)) {

@@ -45,6 +45,9 @@ struct resin_tensor {
     bool grad_is_given;      /* `grad` is a buffer of resin_set_grad and stays when cleared */
     resin_tensor *grad;      /* of a leaf */
     tensor_origin *origin;   /* the recorded op that made it, or NULL; held */
+
+    uint32_t plan_serial; /* the recording of a plan that knows the tensor (core/ops/plan.h), */
+    int32_t plan_value;   /* and as which value */
 };
 
 /* ---- Making tensors ------------------------------------------------------------------------- */
@@ -75,6 +78,10 @@ static inline void *tensor_data(const resin_tensor *t) {
 }
 static inline bool tensor_is_float(const resin_tensor *t) {
     return t->dtype == RESIN_FLOAT32 || t->dtype == RESIN_FLOAT64;
+}
+/* Whether the plan that is recorded now reads or makes it. */
+static inline bool tensor_is_planned(const resin_tensor *t) {
+    return t->context->plan && t->plan_serial == t->context->plan_serial;
 }
 bool tensor_same_shape(const resin_tensor *a, const resin_tensor *b);
 /* Whether the tensor holds the only reference to its storage, so that it may be reused in place. */

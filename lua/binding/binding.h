@@ -46,6 +46,7 @@ resin_dtype binding_dtype(lua_State *L, int index, resin_dtype fallback);
 void binding_register(lua_State *L, const luaL_Reg *functions);
 void binding_open_tensor(lua_State *L);  /* tensor.c: the type and its methods */
 void binding_open_ops(lua_State *L);     /* ops.c: the table of ops */
+void binding_open_plan(lua_State *L);    /* plan_binding.c: recorded computations */
 void binding_open_engine(lua_State *L);  /* engine.c: threads, memory, random state */
 void binding_open_measure(lua_State *L); /* measure_binding.c: peaks, profiles */
 void binding_open_data(lua_State *L);    /* data_binding.c: files and data sets */

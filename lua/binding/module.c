@@ -115,6 +115,7 @@ int luaopen_resin_core(lua_State *L) {
     lua_newtable(L);
     binding_open_tensor(L);
     binding_open_ops(L);
+    binding_open_plan(L);
     binding_open_engine(L);
     binding_open_measure(L);
     binding_open_data(L);

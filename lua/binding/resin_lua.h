@@ -30,6 +30,10 @@ RESIN_API void resin_lua_push(lua_State *L, resin_tensor *tensor);
  * argument when it is none, or when it was released. */
 RESIN_API resin_tensor *resin_lua_check(lua_State *L, int index);
 
+/* The plan at `index` (of nn.plan), borrowed, likewise. With resin_plan_retain it outlives the Lua
+ * state: a script builds and loads the network, and the host goes on without Lua. */
+RESIN_API resin_plan *resin_lua_check_plan(lua_State *L, int index);
+
 #ifdef __cplusplus
 }
 #endif

@@ -25,6 +25,7 @@
 ---   nn/initializers.lua    first values of weights
 ---   nn/fusion.lua          conv -> batch norm -> (+ shortcut) -> relu as one op
 ---   nn/execution.lua       how a model runs
+---   nn/plan.lua            plan: a network recorded to be run with no Lua and no allocation
 ---   nn/unfold.lua          a graph as one list of steps, for the three below
 ---   nn/cost.lua            model:cost{}: multiply-adds, parameters, activations by layer
 ---   nn/draw.lua            model:draw(path): a picture; nn/draw_layout.lua: what lies where in it
@@ -33,11 +34,13 @@ local graph = require "resin.nn.graph"
 local layer = require "resin.nn.layer"
 local model = require "resin.nn.model"
 local node = require "resin.nn.node"
+local plan = require "resin.nn.plan"
 
 local nn = {
     input = graph.input,
     model = model.model,
     sequential = model.sequential,
+    plan = plan.new,
     layer = layer.user_class,
     is_layer = layer.is,
     is_symbolic = node.is,
