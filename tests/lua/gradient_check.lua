@@ -348,4 +348,37 @@ function gradient_check.row(row, layouts, seeds)
     end
 end
 
+--- The cases of a row for tests of other things: a list of {tensors (a flat list, plain, of a
+--- dtype), training, run}; run(tensors) calls the op on such a list.
+function gradient_check.calls(row, dtype)
+    local calls = {}
+    for number, case in ipairs(gradient_check.cases(row)) do
+        local drawn = draw_case(row, case)
+        local laid, call = lay_out(drawn, "plain", dtype), {tensors = {}, where = {}}
+        for slot = 1, drawn.count do
+            local value = laid.slots[slot]
+            for position, tensor in ipairs(resin.is_tensor(value) and {value} or value or {}) do
+                table.insert(call.tensors, tensor:detach())
+                table.insert(call.where, {slot, not resin.is_tensor(value) and position})
+            end
+        end
+        function call.run(tensors)
+            local slots = {}
+            for i, tensor in ipairs(tensors) do
+                local slot, position = table.unpack(call.where[i])
+                if position then
+                    slots[slot] = slots[slot] or {}
+                    slots[slot][position] = tensor
+                else
+                    slots[slot] = tensor
+                end
+            end
+            return run(drawn, {slots = slots, constants = {}}, resin.random_state())
+        end
+        call.training = drawn.options.training
+        calls[number] = call
+    end
+    return calls
+end
+
 return gradient_check

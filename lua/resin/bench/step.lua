@@ -1,7 +1,7 @@
 --- One training or inference step of a reference network (resin.models.bench), and how long it
 --- takes.
 local resin = require "resin"
-local networks, optim = resin.models.bench, resin.optim
+local networks, nn, optim = resin.models.bench, resin.nn, resin.optim
 
 local step = {}
 
@@ -14,7 +14,8 @@ end
 --- A step as an object: settings have model (the name), mode ("train" or "infer"), and perhaps
 --- batch and side. Fields: network, batch, side, model; run(observe) runs it and returns the
 --- seconds of the optimizer; observe(i) is called before step i of the model's plan, and before the
---- loss.
+--- loss. Inference runs as nn.plan, which has set the profile's marks when it was recorded; `memory`
+--- is its block in bytes.
 function step.new(settings)
     local network = networks[settings.model]
     local self = {
@@ -25,8 +26,10 @@ function step.new(settings)
     local model, loss_position = self.model, #self.model.plan.steps + 1
     local images = resin.randn(self.batch, self.side, self.side, 3)
     if settings.mode == "infer" then
-        function self.run(observe)
-            model(images, {observe = observe}):release()
+        local plan = nn.plan(model, images, {observe = resin.profile_mark})
+        self.memory = plan:memory()
+        function self.run()
+            plan(images):release()
             return 0
         end
         return self
