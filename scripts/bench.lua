@@ -5,10 +5,11 @@
 --     lua5.4 scripts/bench.lua --model resnet50 --profile
 --     lua5.4 scripts/bench.lua --model resnet20 --scaling
 --
--- A training step is forward, loss, backward and SGD with momentum. effective_gflops counts two
--- operations for each multiply-add of the direct convolutions and dense layers, three times as many
--- in training; fma_peak_gflops is what the same threads reach in this run with multiply-adds that
--- touch no memory, memory_read_gbs and memory_copy_gbs how fast they read and copy memory.
+-- A training step is forward, loss, backward and SGD with momentum; an inference step is one run of
+-- the network's plan (nn.plan). effective_gflops counts two operations for each multiply-add of the
+-- direct convolutions and dense layers, three times as many in training; fma_peak_gflops is what the
+-- same threads reach in this run with multiply-adds that touch no memory, memory_read_gbs and
+-- memory_copy_gbs how fast they read and copy memory.
 -- `make compare` runs it beside PyTorch (scripts/compare.lua).
 dofile((arg[0]:match("^(.*)/") or ".") .. "/path.lua")
 local resin = require "resin"
@@ -36,7 +37,7 @@ local function measure(given)
         parameters = trainable, median_ms = median * 1e3, min_ms = times[1] * 1e3,
         images_per_s = one.batch / median, effective_gflops = operations / median * 1e-9,
         peak_rss_mb = peak_rss / 2 ^ 20, steps = #times, fma_peak_gflops = limits.fma_peak,
-        read = limits.read, copy = limits.copy,
+        read = limits.read, copy = limits.copy, plan = one.memory,
     }
 end
 
@@ -55,7 +56,8 @@ local function print_measured(m, json)
             m.copy, m.peak_rss_mb, m.steps, resin.instruction_set()))
     else
         print(TEXT:format(m.model, m.mode, m.batch, m.threads, m.median_ms, m.min_ms,
-            m.images_per_s, m.effective_gflops, m.fma_peak_gflops, m.read, m.copy, m.peak_rss_mb))
+            m.images_per_s, m.effective_gflops, m.fma_peak_gflops, m.read, m.copy, m.peak_rss_mb)
+            .. (m.plan and ("; results and scratch %.2f MB"):format(m.plan / 2 ^ 20) or ""))
     end
 end
 

@@ -118,7 +118,8 @@ static void *take(resin_arena *arena, size_t size, size_t *usable) {
     return (char *)small + ALIGNMENT;
 }
 
-/* At the end of either header: the number in the memory plan that is traced; -1: in none. */
+/* At the end of either header: the number in the memory plan that is traced; -1: in none. Of a block
+ * of a plan the bytes asked for. */
 static int64_t *request_of(void *data) { return (int64_t *)data - 1; }
 _Static_assert(sizeof(heap_block) <= ALIGNMENT - sizeof(int64_t), "room for the number");
 
@@ -135,6 +136,7 @@ static resin_status allocate_planned(resin_context *context, size_t size, void *
     block *b = place;
     *b = (block){.class = PLANNED}; /* of size 0: none of the heap's */
     *out = (char *)b + ALIGNMENT;
+    *request_of(*out) = (int64_t)size;
     return RESIN_OK;
 }
 
@@ -174,7 +176,10 @@ void resin_deallocate(resin_context *context, void *data) {
     heap_block *large = heap_block_of(data);
     block *small = (block *)((char *)data - ALIGNMENT);
     bool is_large = *(const size_t *)(const void *)large > largest_block; /* first in both */
-    if (!is_large && small->class == PLANNED) return; /* a later request overwrites it */
+    if (!is_large && small->class == PLANNED) { /* a later request overwrites it */
+        ASAN_POISON_MEMORY_REGION(data, (size_t)*request_of(data));
+        return;
+    }
     if (*request_of(data) >= 0 && context->memory_plan)
         memory_plan_died(context->memory_plan, *request_of(data));
     size_t usable = is_large ? heap_data_size(large) : small->size;

@@ -181,6 +181,36 @@ static void test_two_threads(void) {
     check(right[0] == 20 && right[1] == 20, "two threads work at once, each with its state");
 }
 
+/* A script makes a network and its plan; the program runs it after Lua is gone. */
+static void test_plan(void) {
+    lua_State *L = open_engine();
+    bool ran = L && run(L, "local resin = require 'resin'\n"
+                           "local nn = resin.nn\n"
+                           "local x = nn.input{8, 8, 3}\n"
+                           "local y = nn.relu()(nn.conv2d{4, kernel = 3}(x))\n"
+                           "local model = nn.model(x, nn.dense{5}(nn.flatten()(y)))\n"
+                           "local image = resin.rand(1, 8, 8, 3)\n"
+                           "return nn.plan(model, {1, 8, 8, 3}), image, model(image)");
+    if (!check(ran, "a script makes a plan")) return;
+    float image[8 * 8 * 3], expected[5];
+    memcpy(image, resin_tensor_data(resin_lua_check(L, 2)), sizeof image);
+    memcpy(expected, resin_tensor_data(resin_lua_check(L, 3)), sizeof expected);
+    resin_plan *plan = resin_plan_retain(resin_lua_check_plan(L, 1));
+    lua_close(L);
+    const void *inputs[] = {image};
+    size_t allocations = resin_memory(resin_plan_context(plan)).system_allocations;
+    for (int i = 0; i < 3; i++)
+        check(resin_plan_run(plan, inputs) == RESIN_OK, "the plan runs without Lua");
+    const resin_plan_value output = resin_plan_output(plan, 0);
+    check(output.rank == 2 && output.shape[1] == 5 && output.dtype == RESIN_FLOAT32 &&
+              memcmp(output.data, expected, sizeof expected) == 0,
+          "and gives what the script got");
+    check(resin_memory(resin_plan_context(plan)).system_allocations == allocations &&
+              resin_plan_memory(plan) > 0,
+          "in memory that it had before");
+    resin_plan_release(plan);
+}
+
 static void test_errors(void) {
     lua_State *L = open_engine();
     check(L && !run(L, "local resin = require 'resin'\n"
@@ -200,12 +230,22 @@ static int expect_tensor(lua_State *L) {
     return 0;
 }
 
+static int expect_plan(lua_State *L) {
+    resin_lua_check_plan(L, 1);
+    return 0;
+}
+
 static void test_wrong_value(void) {
     lua_State *L = open_engine();
     lua_pushcfunction(L, expect_tensor);
     lua_pushinteger(L, 5);
     check(lua_pcall(L, 1, 0, 0) != LUA_OK && strstr(lua_tostring(L, -1), "#1"),
           "a value that is no tensor is a Lua error that names the argument");
+    lua_settop(L, 0);
+    lua_pushcfunction(L, expect_plan);
+    lua_pushinteger(L, 5);
+    check(lua_pcall(L, 1, 0, 0) != LUA_OK && strstr(lua_tostring(L, -1), "#1"),
+          "and so is one that is no plan");
     lua_close(L);
 }
 
@@ -217,6 +257,7 @@ int main(void) {
     test_gradient();
     test_two_states();
     test_two_threads();
+    test_plan();
     test_errors();
     test_wrong_value();
     printf("%d passed, %d failed\n", passed, failed);
