@@ -252,9 +252,9 @@ RESIN_API const char *resin_conv_method(const resin_context *context);
  * same way in every run, and a tensor made there (resin_full, resin_normal) is a constant.
  *
  * It is an error, of the op or of resin_plan_end, to record an op that draws random numbers or
- * changes its inputs (dropout, batch norm in training), a gradient, or a change in place of a tensor
- * that takes part. A plan is run by one thread at a time, as everything in its context is; the run
- * itself uses the context's threads. */
+ * changes its inputs (dropout, batch norm in training), a gradient, or a change in place of a
+ * tensor that takes part. A plan is run by one thread at a time, as everything in its context is;
+ * the run itself uses the context's threads. */
 typedef struct resin_plan resin_plan;
 
 /* Begins to record. The inputs are examples: contiguous, of the shapes and dtypes that all runs

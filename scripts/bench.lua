@@ -7,8 +7,8 @@
 --
 -- A training step is forward, loss, backward and SGD with momentum; an inference step is one run of
 -- the network's plan (nn.plan). effective_gflops counts two operations for each multiply-add of the
--- direct convolutions and dense layers, three times as many in training; fma_peak_gflops is what the
--- same threads reach in this run with multiply-adds that touch no memory, memory_read_gbs and
+-- direct convolutions and dense layers, three times as many in training; fma_peak_gflops is what
+-- the same threads reach in this run with multiply-adds that touch no memory, memory_read_gbs and
 -- memory_copy_gbs how fast they read and copy memory.
 -- `make compare` runs it beside PyTorch (scripts/compare.lua).
 dofile((arg[0]:match("^(.*)/") or ".") .. "/path.lua")

@@ -118,8 +118,8 @@ static void *take(resin_arena *arena, size_t size, size_t *usable) {
     return (char *)small + ALIGNMENT;
 }
 
-/* At the end of either header: the number in the memory plan that is traced; -1: in none. Of a block
- * of a plan the bytes asked for. */
+/* At the end of either header: the number in the memory plan that is traced; -1: in none. Of a
+ * block that lies in a plan's: the bytes asked for. */
 static int64_t *request_of(void *data) { return (int64_t *)data - 1; }
 _Static_assert(sizeof(heap_block) <= ALIGNMENT - sizeof(int64_t), "room for the number");
 

@@ -168,7 +168,8 @@ resin_status resin_set_grad(resin_tensor *tensor, resin_tensor *grad) {
 }
 
 resin_status resin_detach(resin_tensor *tensor, resin_tensor **out) {
-    RESIN_TRY(tensor_view(tensor, tensor->rank, tensor->shape, tensor->stride, tensor->offset, out));
+    RESIN_TRY(tensor_view(tensor, tensor->rank, tensor->shape, tensor->stride, tensor->offset,
+                          out));
     (*out)->plan_serial = tensor->plan_serial; /* for a plan it is the same value */
     (*out)->plan_value = tensor->plan_value;
     return RESIN_OK;

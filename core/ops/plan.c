@@ -1,11 +1,11 @@
-/* plan.c: plans: the calls of ops that a computation is made of, recorded once and run again without
- * taking memory (resin.h, "Plans").
+/* plan.c: plans: the calls of ops that a computation is made of, recorded once and run again
+ * without taking memory (resin.h, "Plans").
  *
  * Every tensor that the recorded calls read or make is a value with a number: an input, a constant
- * (what no recorded call made: weights), or a result. A run calls forward of each op, as resin_apply
- * does, and releases each result behind its last reader. So it makes the same requests for memory
- * every time, those of the ops' scratch too: one run on the arena is traced, and all later ones get
- * their memory from the block that core/base/memory_plan.c lays out. */
+ * (what no recorded call made: weights), or a result. A run calls forward of each op, as
+ * resin_apply does, and releases each result behind its last reader. So it makes the same requests
+ * for memory every time, those of the ops' scratch too: one run on the arena is traced, and all
+ * later ones get their memory from the block that core/base/memory_plan.c lays out. */
 #include "core/ops/plan.h"
 
 #include "core/base/memory.h"
@@ -173,9 +173,11 @@ resin_status plan_record(op_call *call, plan_state before) {
     const plan_state after = plan_look(call);
     plan_step *step;
     if (call->recording)
-        return op_fail(call, RESIN_ERROR_GRAPH, "gradients cannot be recorded together with a plan");
+        return op_fail(call, RESIN_ERROR_GRAPH,
+                       "gradients cannot be recorded together with a plan");
     if (after.stream != before.stream)
-        return op_fail(call, RESIN_ERROR_GRAPH, "it draws random numbers, which a plan would repeat");
+        return op_fail(call, RESIN_ERROR_GRAPH,
+                       "it draws random numbers, which a plan would repeat");
     if (after.versions != before.versions)
         return op_fail(call, RESIN_ERROR_GRAPH,
                        "it changes its inputs, which a plan cannot do (training?)");

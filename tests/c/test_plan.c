@@ -1,5 +1,5 @@
-/* test_plan.c: plans: the layout of memory, the same bits as the ops called one by one, no allocation
- * in a run, and what cannot be recorded. */
+/* test_plan.c: plans: the layout of memory, the same bits as the ops called one by one, no
+ * allocation in a run, and what cannot be recorded. */
 #include "core/base/memory.h"
 #include "core/base/memory_plan.h"
 #include "tests/c/tensors.h"
@@ -423,7 +423,7 @@ static void a_run_may_fail(void **state) {
     resin_plan_release(plan);
 }
 
-/* ---- What cannot be recorded ------------------------------------------------------------------ */
+/* ---- What cannot be recorded ----------------------------------------------------------------- */
 
 static void assert_refused(resin_context *context, resin_status status, const char *text) {
     assert_int_not_equal(status, RESIN_OK);
@@ -508,7 +508,7 @@ static void wrong_calls_are_refused(void **state) {
     resin_plan_release(other);
 }
 
-/* ---- Profiles --------------------------------------------------------------------------------- */
+/* ---- Profiles -------------------------------------------------------------------------------- */
 
 static void a_profile_has_the_marks_of_the_recording(void **state) {
     resin_tensor *x = tensor_of(*state, RESIN_FLOAT32, SHAPE(2, 3), NULL);

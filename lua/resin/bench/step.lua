@@ -14,8 +14,8 @@ end
 --- A step as an object: settings have model (the name), mode ("train" or "infer"), and perhaps
 --- batch and side. Fields: network, batch, side, model; run(observe) runs it and returns the
 --- seconds of the optimizer; observe(i) is called before step i of the model's plan, and before the
---- loss. Inference runs as nn.plan, which has set the profile's marks when it was recorded; `memory`
---- is its block in bytes.
+--- loss. Inference runs as nn.plan, which knows the profile's marks from when it was recorded;
+--- `memory` is its block in bytes.
 function step.new(settings)
     local network = networks[settings.model]
     local self = {
