@@ -57,6 +57,14 @@ typedef struct grouped_rows {
     int64_t ahead_row, ahead_step;
 } grouped_rows;
 
+/* Places of memory from which a product fetches ahead for what comes after it: in each step along
+ * the depth of each of its blocks, the line at `at`, which then moves on by `step` floats. */
+enum { FETCHES = 3 };
+typedef struct conv_fetch {
+    const float *at[FETCHES];
+    int64_t step[FETCHES];
+} conv_fetch;
+
 typedef struct conv_kernels {
     int vector;        /* floats in a vector */
     int block_rows;    /* the register block of `product` */
@@ -81,6 +89,12 @@ typedef struct conv_kernels {
                              int columns, int64_t depth, const float *a, int64_t a_step,
                              bool a_by_columns, const float *b, int64_t b_step, float *c,
                              int64_t c_step, bool accumulate);
+
+    /* The same, and fetches ahead what it is told to. */
+    void (*product_fetch)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
+                          int columns, int64_t depth, const float *a, int64_t a_step,
+                          bool a_by_columns, const float *b, int64_t b_step, float *c,
+                          int64_t c_step, bool accumulate, const conv_fetch *fetch);
 
     /* to (rows x width, whole vectors) = the first `columns` columns of from, padded with zeros;
      * or, transposed, its element (i, j) = from[j * from_step + i]. */

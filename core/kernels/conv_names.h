@@ -22,6 +22,10 @@ void KERNEL(product_narrow)(int64_t rows, const float *a, const float *b, float 
 void KERNEL(product_narrow_columns)(int64_t depth, const float *a, const float *b, float *c,
                                     bool accumulate);
 #endif
+void KERNEL(product_fetch)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
+                           int columns, int64_t depth, const float *a, int64_t a_step,
+                           bool a_by_columns, const float *b, int64_t b_step, float *c,
+                           int64_t c_step, bool accumulate, const conv_fetch *fetch);
 void KERNEL(pack)(int64_t rows, int64_t columns, const float *from, int64_t from_step,
                   bool transposed, float *to, int64_t width);
 void KERNEL(normalize)(int64_t pixels, int64_t channels, const float *x, int64_t x_step,

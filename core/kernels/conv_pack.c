@@ -4,9 +4,12 @@
 #include "core/kernels/kernel.h"
 #include "core/kernels/product_block.h"
 
+/* Where a part of each row is read, the processor does not foresee what comes: so many rows. */
+enum { ROWS_AHEAD = 16 };
+
 static void pack_rows(int64_t rows, int64_t columns, const float *from, int64_t from_step,
                       float *to, int64_t width) {
-    int64_t ahead = floats_ahead(from_step);
+    int64_t ahead = columns < from_step ? ROWS_AHEAD * from_step : floats_ahead(from_step);
     for (int64_t i = 0; i < rows; i++) {
         int64_t j = 0;
         for (; j + VECTOR_FLOATS <= columns; j += VECTOR_FLOATS) {
@@ -153,6 +156,7 @@ const conv_kernels KERNEL(conv) = {
     .product = KERNEL(product_panel),
     .product_ahead = KERNEL(product_ahead),
     .product_segments = KERNEL(product_segments),
+    .product_fetch = KERNEL(product_fetch),
     .pack = KERNEL(pack),
     .add_patches = KERNEL(add_patches),
     .normalize = KERNEL(normalize),

@@ -7,8 +7,8 @@
 #include "core/kernels/conv_names.h"
 #include "core/kernels/product_block.h"
 
-/* Floats fetched ahead for each step along the depth: a line of a, and of b so much that eight
- * blocks of rows fetch the whole panel behind theirs. */
+/* Floats that product_ahead fetches for each step along the depth: a line of a, and of b so much
+ * that eight blocks of rows fetch the whole panel behind theirs. */
 enum { AHEAD_A = 16, AHEAD_B = BLOCK_COLUMNS / 8 };
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
@@ -18,7 +18,8 @@ typedef struct product_shape {
     int64_t depth, segments;
     int64_t a_step, a_segment, b_step, b_segment, c_step;
     bool accumulate;
-    const float *next_a, *next_b; /* what is fetched ahead */
+    conv_fetch fetch;  /* what is fetched ahead */
+    int64_t fetch_row; /* not 0: fetch.at[0] moves on by so much for each row of a block instead */
 } product_shape;
 
 /* One block: rows x vectors of sums. The number of rows and vectors, and whether a lies by rows or
@@ -35,7 +36,15 @@ static ALWAYS_INLINE void multiply_block(const int rows, const int vectors, cons
         UNROLL
         for (int j = 0; j < vectors; j++) sum[i][j] = (vfloat){0};
     }
-    const float *next_a = shape->next_a, *next_b = shape->next_b;
+    const float *fetch_a = shape->fetch.at[0], *fetch_b = shape->fetch.at[1];
+    const float *fetch_c = shape->fetch.at[2];
+    UNROLL
+    for (int i = 0; ahead && i < rows; i++) {
+        UNROLL
+        for (int j = 0; j < vectors; j++) {
+            __builtin_prefetch(c + i * shape->c_step + j * VECTOR_FLOATS);
+        }
+    }
     for (int64_t segment = 0; segment < shape->segments; segment++) {
         const float *column = a + segment * shape->a_segment, *b_row = b;
         const float *a_rows[(BLOCK_ROWS + 2) / 3];
@@ -47,10 +56,12 @@ static ALWAYS_INLINE void multiply_block(const int rows, const int vectors, cons
             UNROLL
             for (int j = 0; j < vectors; j++) b_vector[j] = vload(b_row + j * VECTOR_FLOATS);
             if (ahead) {
-                __builtin_prefetch(next_a, 0, 2);
-                __builtin_prefetch(next_b, 0, 2);
-                next_a += AHEAD_A;
-                next_b += AHEAD_B;
+                __builtin_prefetch(fetch_a, 0, 2);
+                __builtin_prefetch(fetch_b, 0, 2);
+                __builtin_prefetch(fetch_c, 0, 2);
+                fetch_a += shape->fetch.step[0];
+                fetch_b += shape->fetch.step[1];
+                fetch_c += shape->fetch.step[2];
             }
             UNROLL
             for (int i = 0; i < rows; i++) {
@@ -156,8 +167,6 @@ static void multiply_panel(int64_t rows, int columns, bool a_by_columns, bool ah
                            product_shape *shape, const float *a, const float *b, float *c) {
     bool part = columns != VECTOR_FLOATS && columns != BLOCK_COLUMNS;
     multiply_function *multiply = choose_function(columns > VECTOR_FLOATS, a_by_columns, ahead);
-    shape->next_a = a + (a_by_columns ? shape->depth : BLOCK_ROWS) * shape->a_step;
-    shape->next_b = b + shape->depth * shape->b_step;
     int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     for (; blocks > 0; blocks--) {
         int count = (int)((rows + blocks - 1) / blocks);
@@ -166,8 +175,11 @@ static void multiply_panel(int64_t rows, int columns, bool a_by_columns, bool ah
         } else {
             multiply(count, shape, a, b, c);
         }
-        shape->next_a += a_by_columns ? shape->depth * AHEAD_A : count * shape->a_step;
-        shape->next_b += shape->depth * AHEAD_B;
+        for (int i = 0; ahead && i < FETCHES; i++) {
+            shape->fetch.at[i] += i == 0 && shape->fetch_row
+                                      ? count * shape->fetch_row
+                                      : shape->segments * shape->depth * shape->fetch.step[i];
+        }
         a += a_by_columns ? count : count * shape->a_step;
         c += count * shape->c_step;
         rows -= count;
@@ -200,6 +212,9 @@ void KERNEL(product_ahead)(int64_t rows, int columns, int64_t depth, const float
                            float *c, int64_t c_step, bool accumulate) {
     product_shape shape = {.depth = depth, .segments = 1, .a_step = a_step, .b_step = b_step,
                            .c_step = c_step, .accumulate = accumulate};
+    shape.fetch = (conv_fetch){{a + (a_by_columns ? depth : BLOCK_ROWS) * a_step,
+                                b + depth * b_step, b}, {AHEAD_A, AHEAD_B, 0}};
+    if (!a_by_columns) shape.fetch_row = a_step;
     multiply_panel(rows, columns, a_by_columns, true, &shape, a, b, c);
 }
 
@@ -211,4 +226,14 @@ void KERNEL(product_segments)(int64_t segments, int64_t a_segment, int64_t b_seg
                            .a_segment = a_segment, .b_step = b_step, .b_segment = b_segment,
                            .c_step = c_step, .accumulate = accumulate};
     multiply_panel(rows, columns, a_by_columns, false, &shape, a, b, c);
+}
+
+void KERNEL(product_fetch)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
+                           int columns, int64_t depth, const float *a, int64_t a_step,
+                           bool a_by_columns, const float *b, int64_t b_step, float *c,
+                           int64_t c_step, bool accumulate, const conv_fetch *fetch) {
+    product_shape shape = {.depth = depth, .segments = segments, .a_step = a_step,
+                           .a_segment = a_segment, .b_step = b_step, .b_segment = b_segment,
+                           .c_step = c_step, .accumulate = accumulate, .fetch = *fetch};
+    multiply_panel(rows, columns, a_by_columns, true, &shape, a, b, c);
 }

@@ -9,6 +9,7 @@
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/ops/conv_grid.h"
+#include "core/ops/conv_rows.h"
 #include "core/ops/conv_strip.h"
 
 #include <string.h>
@@ -141,6 +142,7 @@ static resin_status run_grid(resin_context *context, direct *d) {
         if (!g->call->add) conv_zero_grid(context, g);
         return RESIN_OK;
     }
+    if (conv_rows_fit(g)) return conv_rows_run(context, g);
     cut(d);
     int64_t pieces = d->blocks * d->images * g->call->shape.groups;
     d->panel_groups = conv_min(g->panels, conv_divide_up(ENOUGH_PIECES, pieces));
@@ -230,6 +232,7 @@ static resin_status run_weights(resin_context *context, direct *d) {
     const conv_grid *g = &d->grid;
     const conv_shape *s = &g->call->shape;
     int workers = resin_workers(context);
+    if (conv_rows_fit(g)) return conv_rows_weights_run(context, g);
     cut(d);
     d->panel_groups = conv_divide_up(g->panels, PANEL_GROUP);
     d->partial_size = g->depth * s->out_c;

@@ -80,24 +80,36 @@ const float *conv_panel(const conv_grid *grid, int64_t group, int64_t panel) {
     return panel_place(grid, group, panel);
 }
 
-/* Packs the weights of one tap and one panel of a group. */
-static void weights_piece(void *argument, int64_t piece, int worker) {
-    (void)worker;
-    const conv_grid *g = argument;
-    const conv_kernels *kernels = g->call->kernels;
+const float *conv_weights_place(const conv_grid *g, int64_t group, int64_t panel, int64_t tap,
+                                int64_t channel) {
     const conv_shape *s = &g->call->shape;
-    int64_t taps = g->h.taps * g->w.taps, tap = piece % taps, panel = piece / taps % g->panels;
-    int64_t group = piece / taps / g->panels, first = panel * kernels->block_columns;
-    int64_t columns = conv_panel_columns(g, panel);
-    int64_t width = conv_round_up(columns, kernels->vector);
+    int64_t first = panel * g->call->kernels->block_columns;
     int64_t y = g->h.kernel_first + tap / g->w.taps * g->h.kernel_step;
     int64_t x = g->w.kernel_first + tap % g->w.taps * g->w.kernel_step;
     int64_t in_c = s->in_c / s->groups, out_c = s->out_c / s->groups;
     const float *from = g->call->weights + (y * s->kernel_w + x) * in_c * s->out_c + group * out_c;
-    bool transposed = g->call->pass == CONV_BACKWARD_DATA;
-    from += transposed ? first * s->out_c : first;
-    kernels->pack(g->group_in, columns, from, s->out_c, transposed,
-                  panel_place(g, group, panel) + tap * g->group_in * width, width);
+    return from + (g->call->pass == CONV_BACKWARD_DATA ? first * s->out_c + channel
+                                                       : first + channel * s->out_c);
+}
+
+void conv_pack_panel(const conv_grid *g, int64_t group, int64_t panel, int64_t tap, int64_t channel,
+                     int64_t channels, float *to) {
+    const conv_kernels *kernels = g->call->kernels;
+    int64_t columns = conv_panel_columns(g, panel);
+    kernels->pack(channels, columns, conv_weights_place(g, group, panel, tap, channel),
+                  g->call->shape.out_c, g->call->pass == CONV_BACKWARD_DATA, to,
+                  conv_round_up(columns, kernels->vector));
+}
+
+/* Packs the weights of one tap and one panel of a group. */
+static void weights_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const conv_grid *g = argument;
+    int64_t taps = g->h.taps * g->w.taps, tap = piece % taps, panel = piece / taps % g->panels;
+    int64_t group = piece / taps / g->panels;
+    int64_t width = conv_round_up(conv_panel_columns(g, panel), g->call->kernels->vector);
+    conv_pack_panel(g, group, panel, tap, 0, g->group_in,
+                    panel_place(g, group, panel) + tap * g->group_in * width);
 }
 
 resin_status conv_pack_weights(resin_context *context, conv_grid *grid) {

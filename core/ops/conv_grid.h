@@ -45,6 +45,14 @@ resin_status conv_pack_weights(resin_context *context, conv_grid *grid);
 int64_t conv_panel_columns(const conv_grid *grid, int64_t panel);
 const float *conv_panel(const conv_grid *grid, int64_t group, int64_t panel);
 
+/* The weights of a panel of a group, from some channel of some tap on, as they lie. */
+const float *conv_weights_place(const conv_grid *grid, int64_t group, int64_t panel, int64_t tap,
+                                int64_t channel);
+
+/* Packs some channels of one tap and one panel of a group: rows of the panel's whole vectors. */
+void conv_pack_panel(const conv_grid *grid, int64_t group, int64_t panel, int64_t tap,
+                     int64_t channel, int64_t channels, float *to);
+
 /* The result's pixel that a pixel of the grid writes. */
 float *conv_result_pixel(const conv_grid *grid, int64_t pixel);
 

@@ -1,7 +1,9 @@
 /* bench_conv.c: for developers: effective GFLOP/s of the convolution by shape, pass and method.
- *   bench_conv [part of a shape's name [method [threads]]]     e.g. bench_conv resnet18
+ *   bench_conv [part of a shape's name [method [threads [step]]]]     e.g. bench_conv resnet18
  * Without a method (or with "chosen"), the one that is chosen. With one thread, time is the
- * processor's, so that other programs disturb it less. The best of several runs counts. */
+ * processor's, so that other programs disturb it less. The best of several runs counts. With "step", as
+ * in a step of training: nothing is left in the caches, x is normalized on the way and dy comes
+ * through a batch norm, where the method does that; with "cold" only the first. */
 #include "core/kernels/kernels.h"
 #include "core/ops/conv_call.h"
 #include "core/ops/product.h"
@@ -27,8 +29,24 @@ static const bench_shape shapes[] = {
     {"resnet18-256", 16, 14, 256, 256, 3, 1, 1},   {"resnet18-down512", 16, 14, 256, 512, 3, 2, 1},
     {"resnet18-512", 16, 7, 512, 512, 3, 1, 1},    {"one-64", 1, 56, 64, 64, 3, 1, 1},
     {"one-128", 1, 28, 128, 128, 3, 1, 1},         {"one-512", 1, 7, 512, 512, 3, 1, 1},
-    {"resnet50-a", 8, 56, 64, 256, 1, 1, 1},       {"resnet50-b", 8, 56, 256, 64, 1, 1, 1},
-    {"resnet50-c", 8, 14, 1024, 256, 1, 1, 1},     {"resnet50-d", 8, 7, 512, 2048, 1, 1, 1},
+    {"resnet50-64-64", 8, 56, 64, 64, 1, 1, 1},    {"resnet50-64-256", 8, 56, 64, 256, 1, 1, 1},
+    {"resnet50-256-64", 8, 56, 256, 64, 1, 1, 1},  {"resnet50-256-128", 8, 56, 256, 128, 1, 1, 1},
+    {"resnet50-3x3-128", 8, 56, 128, 128, 3, 2, 1}, {"resnet50-short512", 8, 56, 256, 512, 1, 2, 1},
+    {"resnet50-128-512", 8, 28, 128, 512, 1, 1, 1}, {"resnet50-512-128", 8, 28, 512, 128, 1, 1, 1},
+    {"resnet50-512-256", 8, 28, 512, 256, 1, 1, 1}, {"resnet50-3x3-256", 8, 28, 256, 256, 3, 2, 1},
+    {"resnet50-short1024", 8, 28, 512, 1024, 1, 2, 1},
+    {"resnet50-256-1024", 8, 14, 256, 1024, 1, 1, 1}, {"resnet50-1024-256", 8, 14, 1024, 256, 1, 1, 1},
+    {"resnet50-1024-512", 8, 14, 1024, 512, 1, 1, 1}, {"resnet50-3x3-512", 8, 14, 512, 512, 3, 2, 1},
+    {"resnet50-short2048", 8, 14, 1024, 2048, 1, 2, 1},
+    {"resnet50-512-2048", 8, 7, 512, 2048, 1, 1, 1}, {"resnet50-2048-512", 8, 7, 2048, 512, 1, 1, 1},
+    {"resnext50-128-256", 8, 56, 128, 256, 1, 1, 1}, {"resnext50-512-512", 8, 28, 512, 512, 1, 1, 1},
+    {"resnext50-1024-1024", 8, 14, 1024, 1024, 1, 1, 1},
+    {"resnext50-2048-2048", 8, 7, 2048, 2048, 1, 1, 1},
+    {"one-256-64", 1, 56, 256, 64, 1, 1, 1},       {"one-512-128", 1, 28, 512, 128, 1, 1, 1},
+    {"one-256-1024", 1, 14, 256, 1024, 1, 1, 1},   {"one-1024-256", 1, 14, 1024, 256, 1, 1, 1},
+    {"one-3x3-128", 1, 56, 128, 128, 3, 2, 1},     {"one-3x3-512", 1, 14, 512, 512, 3, 2, 1},
+    {"one-short2048", 1, 14, 1024, 2048, 1, 2, 1}, {"one-512-2048", 1, 7, 512, 2048, 1, 1, 1},
+    {"one-2048-512", 1, 7, 2048, 512, 1, 1, 1},
     {"vgg-first", 4, 224, 3, 64, 3, 1, 1},         {"vgg-second", 4, 224, 64, 64, 3, 1, 1},
     {"vgg-last", 4, 14, 512, 512, 3, 1, 1},        {"resnext-4", 8, 56, 128, 128, 3, 1, 32},
     {"resnext-8", 8, 28, 256, 256, 3, 1, 32},      {"resnext-8-down", 8, 56, 256, 256, 3, 2, 32},
@@ -41,6 +59,7 @@ static const bench_shape shapes[] = {
 };
 
 static clockid_t used_clock = CLOCK_MONOTONIC;
+static bool cold, normalized;
 
 static double seconds(void) {
     struct timespec now;
@@ -56,10 +75,20 @@ static float *new_floats(int64_t count) {
     return floats;
 }
 
+/* Reads and writes more than the caches hold. */
+static void forget(void) {
+    enum { FLOATS = 24 << 20 };
+    static float *other;
+    static volatile float sum;
+    if (!other) other = new_floats(FLOATS);
+    for (int64_t i = 0; i < FLOATS; i += 16) sum += other[i];
+}
+
 /* The best seconds of some runs within about a second. */
 static double best_seconds(resin_context *context, const conv_call *call, conv_method method) {
     double best = 1e9, start = seconds();
     for (int run = 0; run < 5 || (run < 60 && seconds() - start < 0.7); run++) {
+        if (cold) forget();
         double before = seconds();
         if (conv_run(context, call, method) != RESIN_OK) return 0;
         double taken = seconds() - before;
@@ -77,6 +106,8 @@ static void measure(resin_context *context, const bench_shape *b, const char *me
     float *x = new_floats(pixels_in * b->in_c), *dx = new_floats(pixels_in * b->in_c);
     float *y = new_floats(pixels_out * b->out_c), *dy = new_floats(pixels_out * b->out_c);
     float *w = new_floats(weights), *dw = new_floats(weights);
+    float *z = normalized ? new_floats(pixels_out * b->out_c) : NULL;
+    float *factors = new_floats(6 * (b->in_c + b->out_c));
     float *results[] = {y, dx, dw};
     printf("%-18s", b->name);
     for (conv_pass pass = CONV_FORWARD; pass <= CONV_BACKWARD_WEIGHTS; pass++) {
@@ -85,14 +116,22 @@ static void measure(resin_context *context, const bench_shape *b, const char *me
             if (strcmp(conv_method_name(i), method_name) == 0) method = i;
         }
         if (!conv_method_fits(&s, pass, method)) continue;
-        conv_call call = {.kernels = &resin_kernels()->conv, .shape = s, .pass = pass, .x = {.pixels = x}, .dy = dy, .weights = w, .result = results[pass]};
+        conv_call call = {.kernels = &resin_kernels()->conv, .shape = s, .pass = pass,
+                          .x = {.pixels = x}, .dy = dy, .weights = w, .result = results[pass]};
+        int64_t c = b->out_c;
+        const conv_norm norm = {z, factors, factors + c, factors + 2 * c, factors + 3 * c,
+                                factors + 4 * c, factors + 5 * c};
+        if (normalized && conv_method_normalizes(method)) {
+            call.x = (conv_image){x, factors, factors + b->in_c};
+        }
+        if (normalized && conv_method_reads_norm(method)) call.norm = &norm;
         double taken = best_seconds(context, &call, method);
         printf("  %-8s %7.3f ms %6.0f", conv_method_name(method), 1e3 * taken,
                2e-9 * (double)pixels_out * (double)weights / taken);
     }
     printf("\n");
     fflush(stdout);
-    free(x), free(dx), free(y), free(dy), free(w), free(dw);
+    free(x), free(dx), free(y), free(dy), free(w), free(dw), free(z), free(factors);
 }
 
 static void measure_product(resin_context *context, int64_t m, int64_t n, int64_t k) {
@@ -120,6 +159,8 @@ int main(int arguments, char **argument) {
         if (resin_set_threads(context, atoi(argument[3])) != RESIN_OK) return 1;
         if (resin_threads(context) == 1) used_clock = CLOCK_PROCESS_CPUTIME_ID;
     }
+    normalized = arguments > 4 && strcmp(argument[4], "step") == 0;
+    cold = normalized || (arguments > 4 && strcmp(argument[4], "cold") == 0);
     printf("kernels %s; effective GFLOP/s of forward, backward-data, backward-weights\n",
            resin_kernels()->isa);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {

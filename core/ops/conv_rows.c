@@ -1,0 +1,326 @@
+/* conv_rows.c: forward and backward-data of direct convolution where pixels are rows of a matrix
+ * (conv_rows.h): 1x1 kernels, and strides whose pixels are not one long row.
+ *
+ * A piece multiplies a block of pixels with a group of panels, chunk by chunk of the depth: the
+ * pixels' chunk stays in the second-level cache, and what the next block reads is fetched meanwhile.
+ * Where there are only a few pixels they are one block, gathered by all together, and a piece packs
+ * its panels itself, right before it reads them: then each weight is read once. */
+#include "core/base/memory.h"
+#include "core/base/threads.h"
+#include "core/ops/conv_rows.h"
+
+#include <string.h>
+
+enum {
+    BLOCK_FLOATS = 128 << 10, /* of a chunk of a block of pixels: half the second-level cache */
+    BLOCK_PIXELS = 112,
+    FEW_PIXELS = 256,
+    CHUNK_DEPTH = 1152,
+    ENOUGH_PIECES = 64,
+    FEW_PIECES = 8,
+    GATHER_PANELS = 8, /* of a piece, at least: what its pixels are gathered for */
+    GATHER_PIXELS = 16,
+    MINIMUM_CHANNELS = 16,
+    FAR_ROWS = 1024,
+    SHORT_ROW = 12 /* pixels of the result: too few for the register block */
+};
+
+typedef struct rows_job {
+    conv_grid grid;
+    const conv_norm *norm;
+    bool in_place, few;
+    bool dense; /* the grid's pixels are those of the result, in order */
+    int64_t chunk_taps, chunk_channels, channel_chunks, chunks;
+    int64_t blocks, block_pixels, block_groups, panel_groups;
+    int64_t plane;              /* floats of a gathered tap */
+    float *rows, *sums, *panel; /* scratch of each worker; `rows` of all, if there are few pixels */
+    int64_t rows_size, sums_size, panel_size;
+} rows_job;
+
+/* What one piece does. */
+typedef struct rows_piece {
+    int64_t pixel, count;
+    int64_t panel, panel_last;
+    float *sums, *weights;
+    conv_fetch fetch;
+} rows_piece;
+
+/* The product of a chunk of pixels and a panel. */
+typedef struct rows_product {
+    conv_depth depth;
+    const float *a, *b;
+    float *c;
+    int64_t a_step, segment, width, c_step, columns;
+    bool accumulate;
+    const float *next; /* the weights that are packed after this, as they lie, or NULL */
+} rows_product;
+
+static conv_depth chunk_depth(const rows_job *d, int64_t chunk) {
+    const conv_grid *g = &d->grid;
+    conv_depth depth = {.tap = chunk / d->channel_chunks * d->chunk_taps,
+                        .channel = chunk % d->channel_chunks * d->chunk_channels};
+    depth.taps = conv_min(d->chunk_taps, g->h.taps * g->w.taps - depth.tap);
+    depth.channels = conv_min(d->chunk_channels, g->group_in - depth.channel);
+    return depth;
+}
+
+/* Floats before the gathered rows of a chunk, where the chunks of all pixels stand. */
+static int64_t chunk_place(const rows_job *d, int64_t chunk) {
+    conv_depth depth = chunk_depth(d, chunk);
+    return (depth.tap * d->channel_chunks + chunk % d->channel_chunks) * d->plane;
+}
+
+/* The weights of a panel and chunk as they lie. */
+static const float *find_raw(const rows_job *d, int64_t panel, int64_t chunk) {
+    conv_depth depth = chunk_depth(d, chunk);
+    return conv_weights_place(&d->grid, 0, panel, depth.tap, depth.channel);
+}
+
+/* Reads the weights of one panel and chunk. */
+static const float *find_weights(const rows_job *d, const rows_piece *p, int64_t panel,
+                                 const conv_depth *depth, int64_t *segment) {
+    const conv_grid *g = &d->grid;
+    int64_t width = conv_round_up(conv_panel_columns(g, panel), g->call->kernels->vector);
+    if (!d->few) {
+        *segment = g->group_in * width;
+        return conv_panel(g, 0, panel) + (depth->tap * g->group_in + depth->channel) * width;
+    }
+    *segment = depth->channels * width;
+    for (int64_t tap = 0; tap < depth->taps; tap++) {
+        conv_pack_panel(g, 0, panel, depth->tap + tap, depth->channel, depth->channels,
+                        p->weights + tap * *segment);
+    }
+    return p->weights;
+}
+
+static void start_with_bias(const float *bias, int64_t columns, int64_t count, float *c,
+                            int64_t c_step) {
+    for (int64_t i = 0; i < count; i++) {
+        memcpy(c + i * c_step, bias, (size_t)columns * sizeof(float));
+    }
+}
+
+/* One product, whose fetches go on where the last one's ended. */
+static void multiply(const rows_job *d, rows_piece *p, const rows_product *x, int64_t row,
+                     int64_t rows) {
+    const conv_kernels *kernels = d->grid.call->kernels;
+    kernels->product_fetch(x->depth.taps, d->plane, x->segment, rows, (int)x->columns,
+                           x->depth.channels, x->a + row * x->a_step, x->a_step, false, x->b,
+                           x->width, x->c + row * x->c_step, x->c_step, x->accumulate, &p->fetch);
+    conv_fetch_on(&p->fetch, conv_divide_up(rows, kernels->block_rows) * x->depth.taps *
+                                 x->depth.channels);
+}
+
+/* The weights that are packed next, as they lie: forward lines, of which a row of a panel is two,
+ * and backward-data rows of the weights, each a column of the panel. */
+static void fetch_weights(const rows_job *d, rows_piece *p, const rows_product *x, int64_t block) {
+    const conv_grid *g = &d->grid;
+    int64_t width = g->call->kernels->block_columns, step = g->call->shape.out_c;
+    bool back = g->call->pass == CONV_BACKWARD_DATA;
+    if (!x->next || block >= (back ? width / 2 : 2)) {
+        p->fetch = (conv_fetch){{x->b, x->b, x->b}, {0}};
+    } else if (back) {
+        const float *row = x->next + 2 * block * step;
+        p->fetch = (conv_fetch){{row, row + step, x->b}, {1, 1, 0}};
+    } else {
+        p->fetch = (conv_fetch){{x->next + block * (width - 1), x->b, x->b}, {step}};
+    }
+}
+
+/* Block by block, while the next weights are fetched. */
+static void multiply_few(const rows_job *d, rows_piece *p, const rows_product *x) {
+    int64_t blocks = conv_divide_up(p->count, d->grid.call->kernels->block_rows), first, last;
+    for (int64_t block = 0; block < blocks; block++) {
+        resin_piece_bounds(p->count, blocks, block, &first, &last);
+        fetch_weights(d, p, x, block);
+        multiply(d, p, x, first, last - first);
+    }
+}
+
+static void multiply_chunk(const rows_job *d, rows_piece *p, int64_t chunk, const float *a,
+                           int64_t a_step) {
+    const conv_grid *g = &d->grid;
+    const conv_kernels *kernels = g->call->kernels;
+    const float *bias = chunk == 0 ? g->call->bias : NULL;
+    rows_product x = {.depth = chunk_depth(d, chunk), .a = a, .a_step = a_step,
+                      .c_step = d->dense ? g->result_c : d->sums_size / d->block_pixels,
+                      .accumulate = chunk > 0 || bias || g->call->add};
+    for (int64_t panel = p->panel; panel < p->panel_last; panel++) {
+        int64_t channel = panel * kernels->block_columns;
+        x.columns = conv_panel_columns(g, panel);
+        x.width = conv_round_up(x.columns, kernels->vector);
+        x.b = find_weights(d, p, panel, &x.depth, &x.segment);
+        x.c = d->dense ? g->result + p->pixel * g->result_c + channel
+                       : p->sums + channel - p->panel * kernels->block_columns;
+        if (bias) start_with_bias(bias + channel, x.columns, p->count, x.c, x.c_step);
+        if (d->few) {
+            x.next = panel + 1 < p->panel_last ? find_raw(d, panel + 1, chunk)
+                     : chunk + 1 < d->chunks   ? find_raw(d, p->panel, chunk + 1)
+                                               : NULL;
+            multiply_few(d, p, &x);
+        } else {
+            multiply(d, p, &x, 0, p->count);
+        }
+    }
+}
+
+/* Copies sums between where they are made and the pixels of the result, which lie apart. */
+static void move_sums(const rows_job *d, const rows_piece *p, bool to_result) {
+    const conv_grid *g = &d->grid;
+    int64_t width = g->call->kernels->block_columns, first = p->panel * width;
+    int64_t step = d->sums_size / d->block_pixels;
+    size_t size = (size_t)(conv_min(p->panel_last * width, g->group_out) - first) * sizeof(float);
+    for (int64_t i = 0; i < p->count; i++) {
+        float *sums = p->sums + i * step, *pixel = conv_result_pixel(g, p->pixel + i) + first;
+        memcpy(to_result ? pixel : sums, to_result ? sums : pixel, size);
+    }
+}
+
+/* What comes after this block, spread over the steps of its products. */
+static void fetch_next(const rows_job *d, rows_piece *p) {
+    const conv_grid *g = &d->grid;
+    const conv_kernels *kernels = g->call->kernels;
+    int64_t panels = p->panel_last - p->panel;
+    int64_t next = conv_min(p->pixel + p->count, g->pixels) * g->source_c;
+    int64_t step = conv_same_pixels(g) && !d->few ? conv_divide_up(kernels->block_rows, panels) : 0;
+    p->fetch = (conv_fetch){{g->source + next, g->source, g->source}, {step}};
+    if (step && d->norm) p->fetch.at[1] = d->norm->x + next, p->fetch.step[1] = step;
+}
+
+static void sum_block(const rows_job *d, rows_piece *p, float *rows) {
+    const conv_grid *g = &d->grid;
+    if (!d->dense && g->call->add) move_sums(d, p, false);
+    fetch_next(d, p);
+    for (int64_t chunk = 0; chunk < d->chunks; chunk++) {
+        conv_depth depth = chunk_depth(d, chunk);
+        const float *a = rows;
+        if (d->in_place) {
+            a = g->source + p->pixel * g->source_c + depth.channel;
+        } else if (d->few) {
+            a = rows + chunk_place(d, chunk);
+        } else {
+            conv_gather_rows(g, d->norm, p->pixel, p->count, depth, rows, d->plane);
+        }
+        multiply_chunk(d, p, chunk, a, d->in_place ? g->source_c : conv_row_floats(depth.channels));
+    }
+    if (!d->dense) move_sums(d, p, true);
+}
+
+static void block_piece(void *argument, int64_t piece, int worker) {
+    const rows_job *d = argument;
+    const conv_grid *g = &d->grid;
+    rows_piece p = {.sums = d->sums + worker * d->sums_size,
+                    .weights = d->panel + worker * d->panel_size};
+    float *rows = d->rows + (d->few ? 0 : worker * d->rows_size);
+    int64_t block, block_last;
+    resin_piece_bounds(g->panels, d->panel_groups, piece % d->panel_groups, &p.panel,
+                       &p.panel_last);
+    resin_piece_bounds(d->blocks, d->block_groups, piece / d->panel_groups, &block, &block_last);
+    for (; block < block_last; block++) {
+        p.pixel = block * d->block_pixels;
+        p.count = conv_min(d->block_pixels, g->pixels - p.pixel);
+        sum_block(d, &p, rows);
+    }
+}
+
+/* Some pixels, all chunks: for all pieces. */
+static void gather_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const rows_job *d = argument;
+    int64_t first, last;
+    resin_piece_bounds(d->grid.pixels, conv_divide_up(d->grid.pixels, GATHER_PIXELS), piece, &first,
+                       &last);
+    for (int64_t chunk = 0; chunk < d->chunks; chunk++) {
+        conv_depth depth = chunk_depth(d, chunk);
+        conv_gather_rows(&d->grid, d->norm, first, last - first, depth,
+                         d->rows + chunk_place(d, chunk) + first * conv_row_floats(depth.channels),
+                         d->plane);
+    }
+}
+
+bool conv_rows_fit(const conv_grid *g) {
+    int64_t taps = g->h.taps * g->w.taps;
+    if (g->call->shape.groups > 1) return false;
+    if (taps == 1) return true;
+    return g->group_in >= MINIMUM_CHANNELS && g->group_out >= g->call->kernels->block_columns &&
+           (g->w.step > 1 || g->w.spread > 1 || g->w.count < SHORT_ROW);
+}
+
+/* How the depth is cut into chunks: some taps, or some channels of one. */
+static void cut_depth(rows_job *d, int64_t most) {
+    const conv_grid *g = &d->grid;
+    int64_t taps = g->h.taps * g->w.taps;
+    int64_t tap_chunks = conv_divide_up(taps, conv_max(most / g->group_in, 1));
+    d->chunk_taps = conv_divide_up(taps, tap_chunks);
+    d->channel_chunks = d->chunk_taps > 1 ? 1 : conv_divide_up(g->group_in, most);
+    d->chunk_channels = conv_divide_up(g->group_in, d->channel_chunks);
+    if (d->channel_chunks > 1) d->chunk_channels = conv_round_up(d->chunk_channels, 16);
+    d->channel_chunks = conv_divide_up(g->group_in, d->chunk_channels);
+    d->chunks = conv_divide_up(taps, d->chunk_taps) * d->channel_chunks;
+}
+
+/* How pixels and panels are cut into blocks and groups: the largest that are enough pieces. */
+static void cut_pieces(rows_job *d) {
+    const conv_grid *g = &d->grid;
+    int64_t rows = g->call->kernels->block_rows;
+    if (d->few) {
+        int64_t panels = conv_max(1, conv_min(g->panels / FEW_PIECES, 4));
+        d->block_pixels = g->pixels;
+        d->blocks = d->block_groups = 1;
+        d->panel_groups = conv_divide_up(g->panels, panels);
+        return;
+    }
+    int64_t most = conv_divide_up(g->panels, GATHER_PANELS);
+    for (int64_t pixels = BLOCK_PIXELS; pixels >= BLOCK_PIXELS / 2; pixels /= 2) {
+        d->blocks = conv_divide_up(g->pixels, pixels);
+        d->block_pixels = conv_round_up(conv_divide_up(g->pixels, d->blocks), rows);
+        d->blocks = conv_divide_up(g->pixels, d->block_pixels);
+        d->block_groups = conv_min(d->blocks, ENOUGH_PIECES);
+        d->panel_groups = conv_min(conv_divide_up(ENOUGH_PIECES, d->block_groups), most);
+        if (d->block_groups * d->panel_groups >= FEW_PIECES * 3) break;
+    }
+}
+
+static void cut(rows_job *d) {
+    const conv_grid *g = &d->grid;
+    d->dense = g->h.spread == 1 && g->w.spread == 1;
+    d->few = g->pixels <= FEW_PIXELS;
+    int64_t most = d->few ? g->pixels : BLOCK_PIXELS;
+    cut_depth(d, conv_max(conv_min(BLOCK_FLOATS / most, CHUNK_DEPTH), 64));
+    cut_pieces(d);
+    /* Rows a power of two apart share few places of a cache. */
+    bool far = g->source_c % FAR_ROWS == 0 || (d->channel_chunks > 1 && g->source_c % 256 == 0);
+    d->in_place = conv_same_pixels(g) && !g->image.scale && !d->norm && !far;
+    d->plane = d->block_pixels * conv_row_floats(d->chunk_channels);
+    d->rows_size = d->in_place ? 0
+                   : d->few    ? d->plane * d->channel_chunks * g->h.taps * g->w.taps
+                               : d->plane * d->chunk_taps;
+    int64_t width = conv_divide_up(g->panels, d->panel_groups) * g->call->kernels->block_columns;
+    d->sums_size = d->dense ? 0 : d->block_pixels * width;
+    d->panel_size = d->few ? d->chunk_taps * d->chunk_channels * g->call->kernels->block_columns : 0;
+}
+
+static resin_status run(resin_context *context, rows_job *d) {
+    int64_t workers = resin_workers(context);
+    if (!d->few) RESIN_TRY(conv_pack_weights(context, &d->grid));
+    RESIN_TRY(conv_reserve(context, d->few ? 1 : workers, d->rows_size, &d->rows));
+    RESIN_TRY(conv_reserve(context, workers, d->sums_size, &d->sums));
+    RESIN_TRY(conv_reserve(context, workers, d->panel_size, &d->panel));
+    if (d->few && !d->in_place) {
+        resin_parallel(context, conv_divide_up(d->grid.pixels, GATHER_PIXELS), gather_piece, d);
+    }
+    resin_parallel(context, d->block_groups * d->panel_groups, block_piece, d);
+    return RESIN_OK;
+}
+
+resin_status conv_rows_run(resin_context *context, const conv_grid *grid) {
+    rows_job d = {.grid = *grid};
+    if (grid->call->pass == CONV_BACKWARD_DATA) d.norm = grid->call->norm;
+    cut(&d);
+    resin_status status = run(context, &d);
+    resin_deallocate(context, d.grid.weights);
+    resin_deallocate(context, d.rows);
+    resin_deallocate(context, d.sums);
+    resin_deallocate(context, d.panel);
+    return status;
+}

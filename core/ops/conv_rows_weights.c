@@ -1,0 +1,176 @@
+/* conv_rows_weights.c: backward-weights of direct convolution where pixels are rows of a matrix
+ * (conv_rows.h).
+ *
+ * dweights is cut into tiles of rows (taps and channels of x) and columns (channels of dy), and the
+ * pixels into parts. A piece sums one tile over one part, some pixels at a time: their rows of x and
+ * of dy are gathered once for the whole tile and stay in the second-level cache, as the tile does,
+ * and what the next pixels read is fetched meanwhile. Parts are added in order. */
+#include "core/base/memory.h"
+#include "core/base/threads.h"
+#include "core/ops/conv_rows.h"
+
+#include <string.h>
+
+enum {
+    TILE_ROWS = 512,
+    TILE_FLOATS = 128 << 10,
+    TILE_COLUMNS = 256,      /* at least, if there are as many, */
+    MOST_COLUMNS = 1024,     /* and at most */
+    STRIP_FLOATS = 96 << 10, /* of the rows of x and dy that a piece gathers at a time */
+    MOST_PIXELS = 256,
+    FEWEST_PIXELS = 64,
+    ENOUGH_PIECES = 64,
+    PART_PIXELS = 512 /* of a part, at least: adding a part takes as long as some hundred pixels */
+};
+
+typedef struct weights_job {
+    conv_grid grid;
+    bool in_place; /* rows of x are its pixels as they lie */
+    int64_t tile_taps, tile_channels, tile_panels;
+    int64_t channel_tiles, tap_tiles, column_tiles, parts, pixels;
+    int64_t rows_plane, rows_size, gradient_row, gradient_size;
+    int64_t partial_size;
+    float *rows, *gradient, *partial;
+} weights_job;
+
+typedef struct weights_tile {
+    conv_depth depth;
+    int64_t column, columns;
+    float *rows, *gradient, *dweights;
+    conv_fetch fetch;
+} weights_tile;
+
+/* What the next pixels read, spread over the steps of these. */
+static void fetch_next(const weights_job *d, weights_tile *t, int64_t pixel, int64_t count) {
+    const conv_grid *g = &d->grid;
+    const conv_kernels *kernels = g->call->kernels;
+    int64_t out_c = g->call->shape.out_c, next = conv_min(pixel + count, g->pixels);
+    int64_t steps = conv_divide_up(t->columns, kernels->block_columns) * t->depth.taps *
+                    conv_divide_up(t->depth.channels, kernels->block_rows);
+    bool all_x = conv_same_pixels(g) && t->depth.channels == g->source_c;
+    t->fetch = (conv_fetch){{g->source, g->source, g->source}, {0}};
+    if (all_x) {
+        t->fetch.at[0] = g->source + next * g->source_c;
+        t->fetch.step[0] = conv_divide_up(g->source_c, steps);
+    }
+    if (t->columns != out_c) return;
+    t->fetch.at[1] = g->call->dy + next * out_c;
+    t->fetch.step[1] = conv_divide_up(out_c, steps);
+    if (!g->call->norm) return;
+    t->fetch.at[2] = g->call->norm->x + next * out_c;
+    t->fetch.step[2] = t->fetch.step[1];
+}
+
+/* Adds some pixels to a tile. */
+static void add_pixels(const weights_job *d, weights_tile *t, int64_t pixel, int64_t count,
+                       bool accumulate) {
+    const conv_grid *g = &d->grid;
+    const conv_kernels *kernels = g->call->kernels;
+    int64_t out_c = g->call->shape.out_c;
+    const float *a = g->source + pixel * g->source_c + t->depth.channel;
+    int64_t a_step = d->in_place ? g->source_c : conv_row_floats(t->depth.channels);
+    if (!d->in_place) {
+        conv_gather_rows(g, NULL, pixel, count, t->depth, t->rows, d->rows_plane);
+        a = t->rows;
+    }
+    conv_gather_pixels(kernels, (conv_image){.pixels = g->call->dy}, g->call->norm, count, t->column,
+                       t->columns, g->call->dy + pixel * out_c + t->column, out_c, t->gradient,
+                       d->gradient_row);
+    fetch_next(d, t, pixel, count);
+    for (int64_t j = 0; j < t->columns; j += kernels->block_columns) {
+        for (int64_t tap = 0; tap < t->depth.taps; tap++) {
+            int64_t row = (t->depth.tap + tap) * g->group_in + t->depth.channel;
+            kernels->product_fetch(1, 0, 0, t->depth.channels,
+                                   (int)conv_min(kernels->block_columns, t->columns - j), count,
+                                   a + tap * d->rows_plane, a_step, true, t->gradient + j,
+                                   d->gradient_row, t->dweights + row * out_c + t->column + j,
+                                   out_c, accumulate, &t->fetch);
+            conv_fetch_on(&t->fetch,
+                          conv_divide_up(t->depth.channels, kernels->block_rows) * count);
+        }
+    }
+}
+
+static void tile_piece(void *argument, int64_t piece, int worker) {
+    const weights_job *d = argument;
+    const conv_grid *g = &d->grid;
+    int64_t column_tile = piece % d->column_tiles, rest = piece / d->column_tiles;
+    int64_t channel_tile = rest % d->channel_tiles, tap_tile = rest / d->channel_tiles % d->tap_tiles;
+    int64_t part = rest / d->channel_tiles / d->tap_tiles, first, last;
+    int64_t width = d->tile_panels * g->call->kernels->block_columns;
+    weights_tile t = {.rows = d->rows + worker * d->rows_size,
+                      .gradient = d->gradient + worker * d->gradient_size,
+                      .dweights = d->parts > 1 ? d->partial + part * d->partial_size : g->result,
+                      .column = column_tile * width,
+                      .depth = {.tap = tap_tile * d->tile_taps,
+                                .channel = channel_tile * d->tile_channels}};
+    t.columns = conv_min(width, g->group_out - t.column);
+    t.depth.taps = conv_min(d->tile_taps, g->h.taps * g->w.taps - t.depth.tap);
+    t.depth.channels = conv_min(d->tile_channels, g->group_in - t.depth.channel);
+    resin_piece_bounds(g->pixels, d->parts, part, &first, &last);
+    int64_t steps = conv_divide_up(last - first, d->pixels), pixel, pixel_last;
+    for (int64_t i = 0; i < steps; i++) {
+        resin_piece_bounds(last - first, steps, i, &pixel, &pixel_last);
+        add_pixels(d, &t, first + pixel, pixel_last - pixel, i > 0);
+    }
+}
+
+static void add_parts_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const weights_job *d = argument;
+    int64_t first, last;
+    resin_piece_bounds(d->partial_size, resin_piece_count(d->partial_size, 4096), piece, &first,
+                       &last);
+    d->grid.call->kernels->column_sums(d->parts, last - first, d->partial + first, d->partial_size,
+                                       d->grid.result + first, false);
+}
+
+static void cut(weights_job *d) {
+    const conv_grid *g = &d->grid;
+    int64_t width = g->call->kernels->block_columns, taps = g->h.taps * g->w.taps;
+    d->channel_tiles = conv_divide_up(g->group_in, TILE_ROWS);
+    d->tile_channels = conv_divide_up(g->group_in, d->channel_tiles);
+    if (d->channel_tiles > 1) d->tile_channels = conv_round_up(d->tile_channels, 16);
+    d->channel_tiles = conv_divide_up(g->group_in, d->tile_channels);
+    d->tap_tiles = conv_divide_up(taps, conv_max(TILE_ROWS / d->tile_channels, 1));
+    d->tile_taps = conv_divide_up(taps, d->tap_tiles);
+    d->tap_tiles = conv_divide_up(taps, d->tile_taps);
+    int64_t rows = d->tile_taps * d->tile_channels;
+    int64_t columns = conv_min(conv_max(TILE_FLOATS / rows, TILE_COLUMNS), MOST_COLUMNS);
+    d->column_tiles = conv_divide_up(g->panels, conv_max(columns / width, 1));
+    d->tile_panels = conv_divide_up(g->panels, d->column_tiles);
+    d->column_tiles = conv_divide_up(g->panels, d->tile_panels);
+    columns = conv_min(d->tile_panels * width, g->group_out);
+    d->pixels = conv_min(conv_max(STRIP_FLOATS / (rows + columns), FEWEST_PIXELS), MOST_PIXELS);
+    int64_t tiles = d->channel_tiles * d->tap_tiles * d->column_tiles;
+    d->parts = conv_max(conv_min(conv_divide_up(ENOUGH_PIECES, tiles), g->pixels / PART_PIXELS), 1);
+    d->in_place = conv_same_pixels(g) && !g->image.scale && g->source_c % 256 != 0;
+    d->rows_plane = d->pixels * conv_row_floats(d->tile_channels);
+    d->rows_size = d->in_place ? 0 : d->tile_taps * d->rows_plane;
+    d->gradient_row = conv_row_floats(columns);
+    d->gradient_size = d->pixels * d->gradient_row;
+    d->partial_size = g->depth * g->group_out;
+}
+
+static resin_status run(resin_context *context, weights_job *d) {
+    int64_t workers = resin_workers(context);
+    RESIN_TRY(conv_reserve(context, workers, d->rows_size, &d->rows));
+    RESIN_TRY(conv_reserve(context, workers, d->gradient_size, &d->gradient));
+    if (d->parts > 1) RESIN_TRY(conv_reserve(context, d->parts, d->partial_size, &d->partial));
+    resin_parallel(context, d->parts * d->tap_tiles * d->channel_tiles * d->column_tiles, tile_piece,
+                   d);
+    if (d->parts > 1) {
+        resin_parallel(context, resin_piece_count(d->partial_size, 4096), add_parts_piece, d);
+    }
+    return RESIN_OK;
+}
+
+resin_status conv_rows_weights_run(resin_context *context, const conv_grid *grid) {
+    weights_job d = {.grid = *grid};
+    cut(&d);
+    resin_status status = run(context, &d);
+    resin_deallocate(context, d.rows);
+    resin_deallocate(context, d.gradient);
+    resin_deallocate(context, d.partial);
+    return status;
+}
