@@ -222,6 +222,25 @@ RESIN_API resin_status resin_detach(resin_tensor *tensor, resin_tensor **out);
 /* Gradients of a scalar (grad = NULL: 1) or of any tensor with a given grad of its shape. Added to
  * what the leaves hold. Frees the graph unless keep_graph. */
 RESIN_API resin_status resin_backward(resin_tensor *tensor, resin_tensor *grad, bool keep_graph);
+
+/* A function of tensors. run stores new references to its results in `outputs`, which has room for
+ * RESIN_MAX_BLOCK_TENSORS, and their number; after a failure nothing. release, which may be NULL, is
+ * called when nobody will run it again. */
+enum { RESIN_MAX_BLOCK_TENSORS = 32 };
+typedef struct resin_block {
+    resin_status (*run)(void *user, resin_tensor *const *inputs, int input_count,
+                        resin_tensor **outputs, int *output_count);
+    void (*release)(void *user);
+    void *user;
+} resin_block;
+/* Runs a block for backward without keeping what is computed inside: backward runs it again, with
+ * the random numbers of the first time, and without moving running statistics a second time. The
+ * gradients are those without a checkpoint, bit for bit. The block must do the same both times; what
+ * it uses of a graph must be among its inputs. Takes the block over, also when it fails. */
+RESIN_API resin_status resin_checkpoint(resin_context *context, const resin_block *block,
+                                        resin_tensor *const *inputs, int input_count,
+                                        resin_tensor **outputs, int *output_count);
+
 /* Whether ops are recorded; returns what was set before. */
 RESIN_API bool resin_set_recording(resin_context *context, bool recording);
 RESIN_API bool resin_recording(const resin_context *context);

@@ -25,6 +25,8 @@ struct resin_context {
     int threads;
     int process; /* the process that made it: after fork the child runs with one thread */
     bool recording;
+    bool probing, noticed; /* nothing is recorded, but whether something would have been is noted */
+    bool replaying;        /* a checkpoint's block runs again: what it changes, it has changed */
     bool conv_direct; /* resin_set_conv_method("direct") */
     resin_random_state random;
     profile_state profile;

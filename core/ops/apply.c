@@ -95,6 +95,10 @@ resin_status resin_apply(resin_context *context, const char *op, resin_tensor *c
         call.wants_grad[i] = wants && context->recording;
         call.recording |= call.wants_grad[i] && call.op->backward;
     }
+    if (call.recording && context->probing) { /* a checkpoint's first run */
+        context->noticed = true;
+        call.recording = false;
+    }
     if (status == RESIN_OK) status = run_forward(&call);
     if (status == RESIN_OK) op_profile_forward(&call, begun);
     resin_deallocate(context, block);

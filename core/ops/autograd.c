@@ -3,6 +3,7 @@
 #include "core/ops/autograd.h"
 
 #include "core/base/memory.h"
+#include "core/ops/checkpoint.h"
 #include "core/ops/grad_sum.h"
 #include "core/ops/op_profile.h"
 
@@ -31,6 +32,8 @@ static void node_empty(resin_context *context, graph_node *node) {
         if (node->edge[i].node) node_release(context, node->edge[i].node);
         node->edge[i].node = NULL;
     }
+    if (node->checkpoint) checkpoint_free(node->checkpoint);
+    node->checkpoint = NULL;
     node->freed = true;
 }
 
@@ -64,6 +67,9 @@ static resin_status node_new(resin_context *context, int inputs, graph_node **ou
     node->edge = (op_edge *)(node + 1);
     node->call.in_grad = (resin_tensor **)((char *)node->edge + edges);
     node->call.wants_grad = (bool *)((char *)node->call.in_grad + grads);
+    node->call.context = context;
+    node->call.inputs = inputs;
+    node->call.edge = node->edge;
     *out = node;
     return RESIN_OK;
 }
@@ -114,9 +120,29 @@ resin_status graph_record(op_call *call) {
     node->dtype = call->out->dtype;
     node->rank = call->out->rank;
     memcpy(node->shape, call->out->shape, sizeof node->shape);
-    call->out->origin = &node->origin;
+    graph_set_origin(call->out, node);
     return RESIN_OK;
 }
+
+resin_status graph_node_new(resin_context *context, const op_row *op, int inputs,
+                            graph_node **out) {
+    RESIN_TRY(node_new(context, inputs, out));
+    (*out)->call.op = op;
+    return RESIN_OK;
+}
+
+void graph_link_input(graph_node *node, int index, resin_tensor *input) {
+    edge_fill(&node->edge[index], input, tensor_is_float(input) && resin_requires_grad(input));
+}
+
+void graph_link_node(graph_node *node, int index, graph_node *before) {
+    atomic_fetch_add_explicit(&before->references, 1, memory_order_relaxed);
+    node->edge[index].node = before;
+}
+
+void graph_set_origin(resin_tensor *tensor, graph_node *node) { tensor->origin = &node->origin; }
+
+void graph_node_release(resin_context *context, graph_node *node) { node_release(context, node); }
 
 /* ---- Leaves --------------------------------------------------------------------------------- */
 
@@ -302,9 +328,15 @@ static int newest_first(const void *a, const void *b) {
     return x->sequence < y->sequence ? 1 : x->sequence > y->sequence ? -1 : 0;
 }
 
-/* Every node that the root depends on, newest first. */
-static resin_status collect(resin_context *context, graph_node *root, node_list *list) {
-    RESIN_TRY(list_push(context, list, root));
+static resin_status foreign_node(resin_context *context, const graph_node *node) {
+    return resin_fail(context, RESIN_ERROR_GRAPH,
+                      "backward of checkpoint: the block uses the result of an op %s that is not "
+                      "among its inputs", node->call.op->name);
+}
+
+/* Adds every node that those of the list depend on and that is not older than `oldest`, and puts
+ * the newest first. Older ones must be among those that a backward around this one will run. */
+static resin_status collect(resin_context *context, node_list *list, uint64_t oldest) {
     for (int64_t i = 0; i < list->count; i++) {
         graph_node *node = list->node[i];
         if (node->freed)
@@ -313,7 +345,9 @@ static resin_status collect(resin_context *context, graph_node *root, node_list 
                               "keep_graph, or compute the result again", node->call.op->name);
         for (int e = 0; e < node->call.inputs; e++) {
             graph_node *before = node->edge[e].node;
-            if (before && !before->reached) RESIN_TRY(list_push(context, list, before));
+            if (!before || before->reached) continue;
+            if (before->sequence < oldest) return foreign_node(context, before);
+            RESIN_TRY(list_push(context, list, before));
         }
     }
     qsort(list->node, (size_t)list->count, sizeof *list->node, newest_first);
@@ -351,6 +385,7 @@ static resin_status deliver(op_call *call, bool in_place) {
 
 static resin_status run_node(graph_node *node) {
     op_call *call = &node->call;
+    if (node->checkpoint) return checkpoint_backward(node->checkpoint, call->mark);
     if (!node->grad) return RESIN_OK; /* nothing flowed here */
     RESIN_TRY(check_versions(call));
     call->out_grad = node->grad;
@@ -392,23 +427,63 @@ static resin_status first_grad(resin_tensor *tensor, resin_tensor *grad, resin_t
     return RESIN_OK;
 }
 
-static resin_status run_graph(resin_context *context, graph_node *root, resin_tensor *grad,
-                              bool keep_graph) {
-    node_list list = {0};
-    resin_status status = collect(context, root, &list);
-    if (status == RESIN_OK) status = accumulate(&root->grad, resin_retain(grad));
-    for (int64_t i = 0; i < list.count; i++) {
-        graph_node *node = list.node[i];
+/* Runs the nodes of a list that collect has made with `status`, and gives the list back. */
+static resin_status run_list(resin_context *context, node_list *list, resin_status status,
+                             bool keep_graph) {
+    for (int64_t i = 0; i < list->count; i++) {
+        graph_node *node = list->node[i];
         if (status == RESIN_OK) status = run_node(node);
         bool done = status == RESIN_OK && !keep_graph;
         node->reached = false;
         resin_release(node->grad);
         node->grad = NULL;
+        if (node->checkpoint) checkpoint_forget(node->checkpoint);
         if (done) node_empty(context, node);
         node_release(context, node);
     }
-    resin_deallocate(context, list.node);
+    resin_deallocate(context, list->node);
     return status;
+}
+
+static resin_status run_graph(resin_context *context, graph_node *root, resin_tensor *grad,
+                              bool keep_graph) {
+    node_list list = {0};
+    resin_status status = list_push(context, &list, root);
+    if (status == RESIN_OK) status = collect(context, &list, 0);
+    if (status == RESIN_OK) status = accumulate(&root->grad, resin_retain(grad));
+    return run_list(context, &list, status, keep_graph);
+}
+
+/* Gives a gradient (taken over) to what made the tensor. */
+static resin_status begin_at(resin_context *context, resin_tensor *tensor, resin_tensor *grad,
+                             uint64_t oldest, node_list *list) {
+    graph_node *node = node_of(tensor);
+    resin_status status = RESIN_OK;
+    if (!node && tensor->requires_grad) return accumulate_leaf(tensor, grad);
+    if (node && !node->reached)
+        status = node->sequence < oldest ? foreign_node(context, node)
+                                         : list_push(context, list, node);
+    if (node && status == RESIN_OK) return accumulate(&node->grad, grad);
+    resin_release(grad);
+    return status;
+}
+
+resin_status graph_backward_from(resin_context *context, resin_tensor **tensors,
+                                 resin_tensor **grads, int count, uint64_t oldest) {
+    node_list list = {0};
+    resin_status status = RESIN_OK;
+    for (int i = 0; i < count; i++) {
+        resin_tensor *grad = grads[i];
+        grads[i] = NULL;
+        if (grad && status == RESIN_OK)
+            status = begin_at(context, tensors[i], grad, oldest, &list);
+        else
+            resin_release(grad);
+        resin_release(tensors[i]);
+        tensors[i] = NULL;
+    }
+    if (status == RESIN_OK) status = collect(context, &list, oldest);
+    return run_list(context, &list, status, false);
 }
 
 resin_status resin_backward(resin_tensor *tensor, resin_tensor *grad, bool keep_graph) {

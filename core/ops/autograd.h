@@ -28,10 +28,25 @@ typedef struct graph_node {
     int rank;
     int64_t shape[RESIN_MAX_RANK];
     resin_tensor *grad;      /* during backward: gradient of the output so far */
+    struct checkpoint *checkpoint; /* the block that the node stands for, see checkpoint.h */
     struct graph_node *next; /* in the list of nodes to free */
 } graph_node;
 
 /* Makes the node of a call that forward has computed, and gives it to call->out. */
 resin_status graph_record(op_call *call);
+
+/* For nodes that come from no call: a node without edges; an edge to what made a tensor, or to a
+ * node; the node of a tensor that has none (takes over the reference). */
+resin_status graph_node_new(resin_context *context, const op_row *op, int inputs, graph_node **out);
+void graph_link_input(graph_node *node, int index, resin_tensor *input);
+void graph_link_node(graph_node *node, int index, graph_node *before);
+void graph_set_origin(resin_tensor *tensor, graph_node *node);
+void graph_node_release(resin_context *context, graph_node *node);
+
+/* Backward inside of a running one: from `tensors` with their gradients (NULL: none) through nodes
+ * that are not older than `oldest`; those before them, which must be among those still to run, get
+ * what flows there. Takes over the references in both lists. */
+resin_status graph_backward_from(resin_context *context, resin_tensor **tensors,
+                                 resin_tensor **grads, int count, uint64_t oldest);
 
 #endif

@@ -224,7 +224,8 @@ static resin_status batch_norm_statistics(const batch_norm *norm, const resin_te
         char *unused;
         RESIN_TRY(pass_allocate(&pass, 0, &block, &unused));
         batch_statistics(&pass);
-        update_running(norm, pass.sums, pass.sums + norm->channels);
+        if (!norm->call->context->replaying)
+            update_running(norm, pass.sums, pass.sums + norm->channels);
         for (int64_t c = 0; c < norm->channels; c++) {
             mean[c] = pass.sums[c];
             inverse[c] = pass.sums[norm->channels + c] / (double)norm->rows;

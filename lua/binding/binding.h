@@ -33,6 +33,18 @@ resin_tensor **binding_new_tensor(lua_State *L);
 resin_tensor *binding_tensor(lua_State *L, int index);
 resin_tensor *binding_test_tensor(lua_State *L, int index); /* NULL if it is none, no error */
 
+/* Gives the tensor at `index` back before the collector does. */
+void binding_release_tensor(lua_State *L, int index);
+
+/* What checkpointed blocks of a state share (checkpoint_binding.c). Around a call of the engine that
+ * may run blocks: enter, and leave with what it returned, which raises the error of status. */
+typedef struct binding_blocks binding_blocks;
+binding_blocks *binding_blocks_new(void);
+void binding_blocks_release(binding_blocks *blocks);
+binding_blocks *binding_blocks_of(lua_State *L);
+lua_State *binding_blocks_enter(lua_State *L);
+void binding_blocks_leave(lua_State *L, lua_State *before, resin_status status);
+
 /* Integers from a list {2, 3} at `index` into at most RESIN_MAX_RANK entries; returns the count. */
 int binding_ints(lua_State *L, int index, int64_t *ints, const char *what);
 /* Numbers by channel from the list `name` of the table at `index`; what is missing is 0. */
@@ -48,6 +60,7 @@ void binding_open_tensor(lua_State *L);  /* tensor.c: the type and its methods *
 void binding_open_ops(lua_State *L);     /* ops.c: the table of ops */
 void binding_open_plan(lua_State *L);    /* plan_binding.c: recorded computations */
 void binding_open_engine(lua_State *L);  /* engine.c: threads, memory, random state */
+void binding_open_checkpoint(lua_State *L); /* checkpoint_binding.c: blocks that run again */
 void binding_open_measure(lua_State *L); /* measure_binding.c: peaks, profiles */
 void binding_open_data(lua_State *L);    /* data_binding.c: files and data sets */
 void binding_open_loader(lua_State *L);  /* loader_binding.c: batches in the background, PNG */

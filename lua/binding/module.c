@@ -13,12 +13,15 @@ static const char *const context_key = "resin.context.instance";
 typedef struct context_box {
     resin_context *context;
     size_t held_after_collection; /* bytes, for binding_new_tensor's bound */
+    binding_blocks *blocks;
 } context_box;
 
 static int context_gc(lua_State *L) {
     context_box *box = luaL_checkudata(L, 1, CONTEXT_TYPE);
     resin_context_release(box->context); /* tensors that live on hold it too */
     box->context = NULL;
+    binding_blocks_release(box->blocks); /* likewise blocks that live on in graphs */
+    box->blocks = NULL;
     return 0;
 }
 
@@ -32,6 +35,11 @@ static context_box *context_box_of(lua_State *L) {
 resin_context *binding_context(lua_State *L) {
     context_box *box = lua_touserdata(L, lua_upvalueindex(1));
     return box->context;
+}
+
+binding_blocks *binding_blocks_of(lua_State *L) {
+    context_box *box = lua_touserdata(L, lua_upvalueindex(1));
+    return box->blocks;
 }
 
 void binding_check(lua_State *L, resin_status status) {
@@ -105,7 +113,8 @@ static void open_context(lua_State *L) {
     }
     lua_setmetatable(L, -2);
     box->context = resin_context_new();
-    if (!box->context) luaL_error(L, "resin: out of memory");
+    box->blocks = binding_blocks_new();
+    if (!box->context || !box->blocks) luaL_error(L, "resin: out of memory");
     lua_setfield(L, LUA_REGISTRYINDEX, context_key);
 }
 
@@ -117,6 +126,7 @@ int luaopen_resin_core(lua_State *L) {
     binding_open_ops(L);
     binding_open_plan(L);
     binding_open_engine(L);
+    binding_open_checkpoint(L);
     binding_open_measure(L);
     binding_open_data(L);
     binding_open_loader(L);

@@ -344,12 +344,16 @@ static int tensor_fill(lua_State *L) {
     return 1;
 }
 
-/* Also __gc and __close. */
-static int tensor_release(lua_State *L) {
-    tensor_box *box = luaL_checkudata(L, 1, TENSOR_TYPE);
+void binding_release_tensor(lua_State *L, int index) {
+    tensor_box *box = luaL_checkudata(L, index, TENSOR_TYPE);
     resin_tensor *tensor = box->tensor;
     box->tensor = NULL;
     resin_release(tensor);
+}
+
+/* Also __gc and __close. */
+static int tensor_release(lua_State *L) {
+    binding_release_tensor(L, 1);
     return 0;
 }
 
@@ -391,8 +395,8 @@ static int tensor_backward(lua_State *L) {
         keep = lua_toboolean(L, -1);
         lua_pop(L, 1);
     }
-    resin_status status = resin_backward(t, grad, keep);
-    binding_check(L, status);
+    lua_State *before = binding_blocks_enter(L);
+    binding_blocks_leave(L, before, resin_backward(t, grad, keep));
     return 0;
 }
 
