@@ -26,6 +26,7 @@
 ---   nn/fusion.lua          conv -> batch norm -> (+ shortcut) -> relu as one op
 ---   nn/execution.lua       how a model runs
 ---   nn/plan.lua            plan: a network recorded to be run with no Lua and no allocation
+---   nn/recompute.lua       checkpoint: blocks that backward computes again
 ---   nn/unfold.lua          a graph as one list of steps, for the three below
 ---   nn/cost.lua            model:cost{}: multiply-adds, parameters, activations by layer
 ---   nn/draw.lua            model:draw(path): a picture; nn/draw_layout.lua: what lies where in it
@@ -44,6 +45,7 @@ local nn = {
     layer = layer.user_class,
     is_layer = layer.is,
     is_symbolic = node.is,
+    checkpoint = require("resin.nn.recompute").checkpoint,
     initializers = require "resin.nn.initializers",
 }
 

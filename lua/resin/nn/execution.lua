@@ -8,6 +8,7 @@ local check = require "resin.nn.check"
 local fusion = require "resin.nn.fusion"
 local graph = require "resin.nn.graph"
 local layer = require "resin.nn.layer"
+local recompute = require "resin.nn.recompute"
 
 local execution = {}
 
@@ -25,7 +26,9 @@ local function add_steps(steps, value_of, nodes)
                 add_steps(steps, value_of, graph.nodes{one.inner.output})
                 value_of[one] = value_of[one.inner.output]
             else
-                local step = {layer = one.layer, inputs = inputs, many = one.many}
+                local step = {
+                    layer = one.layer, inputs = inputs, many = one.many, region = one.region,
+                }
                 steps[#steps + 1], value_of[one] = step, step
             end
         end
@@ -55,22 +58,25 @@ local function number(steps, inputs, outputs)
     return index, readers
 end
 
---- The plan of a graph: {steps = list of {layer, arguments (numbers of values), many, output,
---- readers}, readers of the inputs, outputs}. `fuse` = false leaves chains as they are.
-function execution.plan(input_nodes, output_nodes, nodes, fuse)
-    local steps, value_of, inputs, outputs = {}, {}, {}, {}
-    for position, one in ipairs(input_nodes) do
-        inputs[position] = {input = position}
-        value_of[one] = inputs[position]
+-- The plan of steps: its inputs and outputs are values. `settings`: fuse, recompute, and `finals`,
+-- the values that are the model's outputs.
+local function plan_of(inputs, outputs, steps, settings, region)
+    if settings.recompute then
+        local function make(given, results, group, inner)
+            return plan_of(given, results, group, settings, inner)
+        end
+        local replaced
+        steps, replaced = recompute.group(steps, outputs, region, make, execution.run,
+            is_user_code)
+        outputs = table.move(outputs, 1, #outputs, 1, {})
+        for position, value in ipairs(outputs) do outputs[position] = replaced[value] or value end
     end
-    add_steps(steps, value_of, nodes)
-    for position, one in ipairs(output_nodes) do outputs[position] = value_of[one] end
-    if fuse ~= false then steps = fusion.fuse(steps, outputs) end
+    if settings.fuse ~= false then steps = fusion.fuse(steps, outputs) end
     local index, readers = number(steps, inputs, outputs)
     local plan = {steps = {}, readers = readers, outputs = {}, is_output = {}}
     for position, value in ipairs(outputs) do
         plan.outputs[position] = index[value]
-        plan.is_output[index[value]] = true
+        plan.is_output[index[value]] = settings.finals[value]
     end
     for position, step in ipairs(steps) do
         local arguments = {}
@@ -81,6 +87,36 @@ function execution.plan(input_nodes, output_nodes, nodes, fuse)
         }
     end
     return plan
+end
+
+--- The plan of a graph: {steps = list of {layer, arguments (numbers of values), many, output,
+--- readers}, readers of the inputs, outputs}. settings: fuse = false leaves chains as they are;
+--- recompute = true makes one step of each checkpointed block (nn/recompute.lua).
+function execution.plan(input_nodes, output_nodes, nodes, settings)
+    local steps, value_of, inputs, outputs, finals = {}, {}, {}, {}, {}
+    for position, one in ipairs(input_nodes) do
+        inputs[position] = {input = position}
+        value_of[one] = inputs[position]
+    end
+    add_steps(steps, value_of, nodes)
+    for position, one in ipairs(output_nodes) do
+        outputs[position] = value_of[one]
+        finals[value_of[one]] = true
+    end
+    return plan_of(inputs, outputs, steps,
+        {fuse = settings.fuse, recompute = settings.recompute, finals = finals})
+end
+
+--- Whether a graph has checkpointed blocks.
+function execution.has_regions(nodes)
+    for _, one in ipairs(nodes) do
+        if one.region then return true end
+        if one.inner and one.layer.static
+            and execution.has_regions(graph.nodes{one.inner.output}) then
+            return true
+        end
+    end
+    return false
 end
 
 local function run_step(step, x, options, is_output)

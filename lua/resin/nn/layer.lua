@@ -113,7 +113,12 @@ function layer.class(type_name, base)
     local class = {
         class_name = type_name, default_name = snake_case(type_name), _is_layer = true,
         __newindex = assign,
-        __call = function(self, x, options) return self:run_or_record(x, options) end,
+        __call = function(self, x, options)
+            local run_marked = rawget(self, "_run_marked")
+            if not run_marked then return self:run_or_record(x, options) end
+            if node.is_symbolic(x) then return node.in_region(self.run_or_record, self, x) end
+            return run_marked(self, x, options)
+        end,
         __tostring = function(self) return self:label() .. " (" .. self.class_name .. ")" end,
     }
     class.__index = class
@@ -286,8 +291,11 @@ local function inside(self, options, f, ...)
     return result
 end
 
+local builds = 0
+
 local function build(self, input_shape, dtype)
     if self.built then return end
+    builds = builds + 1
     if self.dtype == nil then
         rawset(self, "dtype", dtype == "float64" and "float64" or "float32")
     end
@@ -324,6 +332,42 @@ local function run(self, x, options)
     return result
 end
 layer.run = run
+
+---- For nn.checkpoint (nn/recompute.lua) --------------------------------------------------------
+
+--- How many layers have been built.
+function layer.builds() return builds end
+
+--- Whether a layer and all inside have been.
+function layer.is_built(self)
+    if not self.built then return false end
+    for _, child in ipairs(self:children()) do
+        if not layer.is_built(child[2]) then return false end
+    end
+    return true
+end
+
+--- From now on run(layer, x, options) is called in place of the layer, where x are tensors.
+function layer.mark(self, run_marked) rawset(self, "_run_marked", run_marked) end
+
+--- A function that runs a layer on tensors (or calls a function) as it would run here and now, with
+--- the mode and the path of the layers around it, whenever it is called.
+function layer.runner(self, options)
+    local here = active
+    options = options or here and here.options or NO_OPTIONS
+    return function(x, ...)
+        local there, results = active, nil
+        active = here
+        if is_layer(self) then
+            results = table.pack(pcall(self.run_or_record, self, x, options))
+        else
+            results = table.pack(pcall(self, x, ...))
+        end
+        active = there
+        if not results[1] then error(results[2], 0) end
+        return table.unpack(results, 2, results.n)
+    end
+end
 
 --- Whether tensors run inside of another layer now.
 function layer.is_nested() return active ~= nil end

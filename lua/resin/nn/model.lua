@@ -59,7 +59,11 @@ function Model:init(given)
     for _, one in ipairs(self.layers) do
         if not rawget(one, "name") then rawset(one, "_label", self.names[one]) end
     end
-    set("plan", execution.plan(self.inputs, self.outputs, self.nodes, given.fuse))
+    set("plan", execution.plan(self.inputs, self.outputs, self.nodes, {fuse = given.fuse}))
+    if execution.has_regions(self.nodes) then
+        set("recording_plan", execution.plan(self.inputs, self.outputs, self.nodes,
+            {fuse = given.fuse, recompute = true}))
+    end
     set("built", true)
     if not self.trainable then self:set_trainable(false) end
 end
@@ -134,10 +138,16 @@ local function record_again(self, x)
     return value_of[self.outputs[1]]
 end
 
+--- How it runs now: with checkpointed blocks (nn.checkpoint) by another plan when a graph is
+--- recorded.
+function Model:plan_now()
+    return core.recording() and rawget(self, "recording_plan") or self.plan
+end
+
 function Model:call(x, options)
     if node.is_symbolic(x) then return record_again(self, x) end
     local tensors, owned = prepare(self, x)
-    local results = execution.run(self.plan, tensors, options, owned)
+    local results = execution.run(self:plan_now(), tensors, options, owned)
     return self.many_outputs and results or results[1]
 end
 

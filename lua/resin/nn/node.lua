@@ -2,7 +2,8 @@
 ---
 --- A node records one call of a layer: {layer, inputs (nodes), shape (without the batch axis),
 --- dtype, id (rises with creation, so every node's inputs have smaller ids)}. `inner` is the graph
---- inside a layer made of layers: {inputs, output}.
+--- inside a layer made of layers: {inputs, output}. `region` is the checkpointed block that the node
+--- was made in: {outer = the one around it}, or nil.
 local check = require "resin.nn.check"
 local shape = require "resin.nn.shape"
 
@@ -11,6 +12,17 @@ Node.__index = Node
 
 local node = {Node = Node}
 local created = 0
+local region -- what nodes are made in now
+
+--- f(...) with what it makes in a region of its own.
+function node.in_region(f, ...)
+    local outer = region
+    region = {outer = outer}
+    local results = table.pack(pcall(f, ...))
+    region = outer
+    if not results[1] then error(results[2], 0) end
+    return table.unpack(results, 2, results.n)
+end
 
 --- A new node. `scope` counts the layers met since nn.input, by kind, to name them in errors; the
 --- graph inside a layer has none.
@@ -19,7 +31,7 @@ function node.new(layer, inputs, sizes, dtype)
     local scope = inputs[1] and inputs[1].scope
     return setmetatable({
         layer = layer, inputs = inputs, sizes = sizes, dtype_name = dtype, id = created,
-        scope = scope,
+        scope = scope, region = region,
     }, Node)
 end
 
