@@ -14,11 +14,9 @@ enum {
     ALIGNMENT = 64,
     CLASS_STEPS = 8, /* classes between two powers of two: at most 12.5 % is lost */
     CLASS_COUNT = CLASS_STEPS * 9 + 1, /* up to 128 KB, from where on the heap serves */
-    BORROW_STEPS = 3, /* a block of up to three classes above may serve: 37.5 % larger at most */
     PLANNED = -1      /* the class of a block that lies in that of a memory plan */
 };
 static const size_t smallest_block = 256;
-
 static const size_t largest_block = 128 << 10; /* of a class; the heap has the larger ones */
 
 typedef struct block {
@@ -92,16 +90,14 @@ static block *block_new(resin_arena *arena, int class) {
     return b;
 }
 
+/* Of this class only: a larger block that serves here would be missing where it is needed, and a
+ * step would take from the system what the one before it did not. */
 static block *block_take(resin_arena *arena, int class) {
-    int last = class + BORROW_STEPS < CLASS_COUNT ? class + BORROW_STEPS : CLASS_COUNT - 1;
-    for (int c = class; c <= last; c++) {
-        block *b = arena->free_blocks[c];
-        if (!b) continue;
-        arena->free_blocks[c] = b->next;
-        arena->info.cached -= b->size;
-        return b;
-    }
-    return block_new(arena, class);
+    block *b = arena->free_blocks[class];
+    if (!b) return block_new(arena, class);
+    arena->free_blocks[class] = b->next;
+    arena->info.cached -= b->size;
+    return b;
 }
 
 /* The data of a block, or NULL; its usable bytes in *usable. */

@@ -3,11 +3,15 @@
 
 #include "core/base/memory.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef RESIN_HAVE_ZLIB
@@ -180,6 +184,38 @@ static int create_temporary(resin_writer *writer, size_t room) {
     return -1;
 }
 
+/* Whether `name` is what create_temporary calls a file for `base`, of a process that is no more. */
+static bool is_left_behind(const char *name, const char *base) {
+    size_t length = strlen(base);
+    if (strncmp(name, base, length) != 0 || name[length] != '.') return false;
+    char *end;
+    long process = strtol(name + length + 1, &end, 10);
+    if (process <= 0 || *end != '-') return false;
+    strtol(end + 1, &end, 10);
+    if (strcmp(end, ".tmp") != 0) return false;
+    return kill((pid_t)process, 0) != 0 && errno == ESRCH;
+}
+
+/* Removes what killed processes have left in the folder of path. A file written to within a minute
+ * stays: its process may run on another machine. */
+static void remove_left_behind(const char *path) {
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    char *name = strndup(path, (size_t)(base - path));
+    if (!name) return;
+    DIR *entries = opendir(slash ? name : ".");
+    free(name);
+    if (!entries) return;
+    int folder = dirfd(entries);
+    for (const struct dirent *entry = readdir(entries); entry; entry = readdir(entries)) {
+        struct stat facts;
+        if (is_left_behind(entry->d_name, base) &&
+            fstatat(folder, entry->d_name, &facts, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(facts.st_mode) && facts.st_mtime < time(NULL) - 60)
+            unlinkat(folder, entry->d_name, 0);
+    }
+    closedir(entries);
+}
+
 resin_status resin_writer_open(resin_context *context, const char *path, resin_writer *writer) {
     *writer = (resin_writer){.context = context, .path = path};
     struct stat facts;
@@ -190,6 +226,7 @@ resin_status resin_writer_open(resin_context *context, const char *path, resin_w
     void *name;
     RESIN_TRY(resin_allocate(context, room, &name));
     writer->temporary = name;
+    remove_left_behind(path);
     int file = create_temporary(writer, room);
     if (file >= 0) writer->stream = fdopen(file, "wb");
     if (writer->stream) return RESIN_OK;

@@ -495,3 +495,36 @@ describe("scripts/convert_pth.py", function()
         assert.is_nil(io.open(folder .. "/code-ran"))
     end)
 end)
+
+describe("saving", function()
+    it("removes what killed processes have left of earlier attempts", function()
+        local function output_of(command)
+            local pipe = assert(io.popen(command))
+            local output = pipe:read "l"
+            pipe:close()
+            return output
+        end
+        local folder = output_of "mktemp -d"
+        local path = folder .. "/weights.safetensors"
+        local dead, alive = output_of "echo $$", output_of "echo $PPID" -- the second: this one
+        local function leave(name, age)
+            os.execute(("touch -d '%d seconds ago' '%s/%s'"):format(age, folder, name))
+        end
+        leave("weights.safetensors." .. dead .. "-0.tmp", 200)
+        leave("weights.safetensors." .. dead .. "-1.tmp", 0)
+        leave("weights.safetensors." .. alive .. "-0.tmp", 200)
+        leave("weights.safetensors." .. dead .. ".tmp", 200)
+        leave("other.safetensors." .. dead .. "-0.tmp", 200)
+        local x = nn.input{2}
+        nn.model(x, nn.dense{3}(x)):save(path)
+        local left = {}
+        for name in io.popen("ls " .. folder):lines() do left[#left + 1] = name end
+        os.execute("rm -r " .. folder)
+        table.sort(left)
+        local expected = {"other.safetensors." .. dead .. "-0.tmp", "weights.safetensors",
+            "weights.safetensors." .. alive .. "-0.tmp", "weights.safetensors." .. dead .. "-1.tmp",
+            "weights.safetensors." .. dead .. ".tmp"}
+        table.sort(expected)
+        assert.same(expected, left)
+    end)
+end)
