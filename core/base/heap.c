@@ -3,11 +3,12 @@
  * Free blocks with memory behind them (kept) and without (fresh) stay apart, so that what was never
  * used is taken last. Of equally good blocks the one freed last is taken: the caches know it best.
  *
- * On machines with several memory nodes a page lies on the node of the thread that touches it first.
- * Nothing here writes to more than a block's header, and whoever fills large tensors (resin_fill,
- * the random tensors, copies, all ops) does it in the pool's pieces: pages are spread over the nodes
- * of the threads that work on them. Which piece is whose is not fixed, and blocks serve one tensor
- * after the other, so it is a spread, no placement; it has not been measured on such a machine. */
+ * On machines with several memory nodes a page lies on the node of the thread that touches it
+ * first. Nothing here writes to more than a block's header, and whoever fills large tensors
+ * (resin_fill, the random tensors, copies, all ops) does it in the pool's pieces: pages are spread
+ * over the nodes of the threads that work on them. Which piece is whose is not fixed, and blocks
+ * serve one tensor after the other, so it is a spread, no placement; it has not been measured on
+ * such a machine. */
 #include "core/base/heap.h"
 
 #include "core/base/sanitize.h"

@@ -159,7 +159,7 @@ resin_status resin_checkpoint(resin_context *context, const resin_block *block,
 
 /* ---- Backward -------------------------------------------------------------------------------- */
 
-/* As forward ran, but recorded: the same random numbers, and no running statistics a second time. */
+/* As forward ran, but recorded: the same random numbers; running statistics stay. */
 static resin_status run_again(checkpoint *c, resin_tensor **outputs, int *count) {
     resin_context *context = c->context;
     resin_random_state random = context->random;
@@ -208,7 +208,8 @@ resin_status checkpoint_backward(checkpoint *c, int64_t mark) {
     int64_t mark_before = resin_profile_mark(c->context, mark);
     resin_status status = run_again(c, outputs, &count);
     if (status == RESIN_OK) status = check_outputs(c, outputs);
-    if (status == RESIN_OK) status = graph_backward_from(c->context, outputs, c->grad, count, oldest);
+    if (status == RESIN_OK)
+        status = graph_backward_from(c->context, outputs, c->grad, count, oldest);
     release_list(outputs, RESIN_MAX_BLOCK_TENSORS);
     resin_profile_mark(c->context, mark_before);
     return status;

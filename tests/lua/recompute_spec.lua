@@ -174,6 +174,24 @@ describe("checkpointed blocks of a model", function()
         assert.are.same(plain:cost {}, saved:cost {})
     end)
 
+    it("are an option of torchvision's residual networks", function()
+        local function make(checkpoint)
+            return resin.models.resnet18 {
+                classes = 10, input = { 32, 32, 3 }, checkpoint = checkpoint == nn.checkpoint,
+            }
+        end
+        local x, results = formula.tensor(1, { 2, 32, 32, 3 }, -1, 1), {}
+        for position, checkpoint in ipairs { plainly, nn.checkpoint } do
+            resin.seed(2)
+            local model = make(checkpoint)
+            model(x, { training = true }):sum():backward()
+            results[position] = bits(model:get_layer "conv1".weights.grad)
+            assert.are.equal(position == 2, model.recording_plan ~= nil)
+            assert.is_table(model:get_layer "layer4.1.bn2")
+        end
+        assert(results[1] == results[2])
+    end)
+
     it("train frozen, with one trained layer outside", function()
         local function make(checkpoint)
             local model = residual(checkpoint)

@@ -1,5 +1,6 @@
 --- torchvision's networks, with its names of layers, explicit padding, PyTorch's batch norm and its
---- initial values. The output is logits. Options: classes = 1000, input = {224, 224, 3}.
+--- initial values. The output is logits. Options: classes = 1000, input = {224, 224, 3}; of the
+--- residual networks also checkpoint = false: backward computes the blocks again (nn.checkpoint).
 ---
 ---   local model = resin.models.resnet50{classes = 5}
 ---   model:load("resnet50.safetensors", {naming = "torchvision", except = "^fc%."})
@@ -45,7 +46,9 @@ end
 
 local function resnet(what, block, units, groups, group_width)
     return function(options)
-        options = check.options(what, options, DEFAULTS)
+        options = check.options(what, options,
+            {classes = DEFAULTS.classes, input = DEFAULTS.input, checkpoint = false})
+        local make_block = options.checkpoint and nn.checkpoint(block) or block
         local x = nn.input(options.input)
         local y = nn.relu(conv_norm(x, "conv1", "bn1", 64, 7, 2))
         y = nn.max_pool2d{kernel = 3, stride = 2, padding = 1}(y)
@@ -53,7 +56,7 @@ local function resnet(what, block, units, groups, group_width)
             for unit = 1, count do
                 local name = ("layer%d.%d"):format(stage, unit - 1)
                 local stride = stage > 1 and unit == 1 and 2 or 1
-                y = block(y, name, 64 << (stage - 1), stride, groups or 1, group_width or 64)
+                y = make_block(y, name, 64 << (stage - 1), stride, groups or 1, group_width or 64)
             end
         end
         y = nn.global_avg_pool(y)
