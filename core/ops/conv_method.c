@@ -22,8 +22,8 @@ bool conv_method_fits(const conv_shape *s, conv_pass pass, conv_method method) {
     case CONV_REFERENCE:
     case CONV_PRODUCT: return true;
     case CONV_WINOGRAD:
-        return s->groups == 1 && s->kernel_h == 3 && s->kernel_w == 3 && s->stride_h == 1 &&
-               s->stride_w == 1 && s->dilation_h == 1 && s->dilation_w == 1;
+        return s->kernel_h == 3 && s->kernel_w == 3 && s->stride_h == 1 && s->stride_w == 1 &&
+               s->dilation_h == 1 && s->dilation_w == 1;
     case CONV_DIRECT: return s->dilation_w == 1;
     case CONV_GROUPED: return s->groups > 1 && s->dilation_w == 1;
     default: return false;
@@ -62,12 +62,14 @@ static double padded(int64_t channels) { return (double)conv_round_up(channels, 
 
 static double winograd_cost(const conv_shape *s, conv_pass pass) {
     bool back = pass == CONV_BACKWARD_DATA;
-    int64_t in = back ? s->out_c : s->in_c, out = back ? s->in_c : s->out_c;
+    int64_t in = (back ? s->out_c : s->in_c) / s->groups;
+    int64_t out = (back ? s->in_c : s->out_c) / s->groups;
     int64_t height = back ? s->in_h : s->out_h, width = back ? s->in_w : s->out_w;
     double tiles = (double)(s->batch * conv_divide_up(height, 4) * conv_divide_up(width, 4));
-    return tiles * (WINOGRAD_POINTS * (double)in * padded(out) + TILE_SOURCE * padded(in) +
-                    TILE_RESULT * padded(out)) +
-           WEIGHTS * (double)in * padded(out);
+    double group = tiles * (WINOGRAD_POINTS * (double)in * padded(out) + TILE_SOURCE * padded(in) +
+                            TILE_RESULT * padded(out)) +
+                   WEIGHTS * (double)in * padded(out);
+    return group * (double)s->groups;
 }
 
 /* What product and direct have in common: the multiply-adds with the columns of the weights padded

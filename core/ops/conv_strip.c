@@ -39,9 +39,14 @@ static void copy_pixels(const conv_source *source, const conv_strip *strip, int6
     }
 }
 
-/* Asks for the next row while one is copied. */
-static void prefetch(const float *from, int64_t floats) {
-    for (int64_t i = 0; i < floats; i += LINE) __builtin_prefetch(from + i);
+/* Asks for the next row while one is copied. In line, since a compiler takes a function that only
+ * does this for one without effect. */
+static inline __attribute__((always_inline)) void prefetch(const float *from, int64_t pixels,
+                                                           int64_t step, int64_t channels) {
+    if (channels == step) channels *= pixels, pixels = 1;
+    for (int64_t i = 0; i < pixels; i++, from += step) {
+        for (int64_t c = 0; c < channels; c += LINE) __builtin_prefetch(from + c);
+    }
 }
 
 void conv_copy_strip(const conv_source *source, const conv_strip *strip, float *to) {
@@ -57,9 +62,10 @@ void conv_copy_strip(const conv_source *source, const conv_strip *strip, float *
         }
         int64_t pixel = (strip->image * source->height + y) * source->width + strip->left + before;
         clear(to, before * strip->pixel_step);
-        if (!source->norm && !source->image.scale && strip->channels == source->channels)
-            prefetch(source->image.pixels + (pixel + source->width) * source->channels,
-                     inside * source->channels);
+        if (!source->norm && !source->image.scale)
+            prefetch(source->image.pixels + (pixel + source->width) * source->channels +
+                         strip->channel,
+                     inside, source->channels, strip->channels);
         copy_pixels(source, strip, pixel, inside, to + before * strip->pixel_step);
         clear(to + (before + inside) * strip->pixel_step, after * strip->pixel_step);
     }

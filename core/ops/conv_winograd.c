@@ -6,7 +6,8 @@
  * 36 multiplications for 16 outputs where the plain sum has 144. Backward-data is the same with the
  * weights rotated and transposed and padding 2 - p; backward-weights is in conv_winograd_weights.c.
  *
- * The images pass in one of two ways (conv_winograd.h has the names):
+ * The images pass in one of two ways (conv_winograd.h has the names), each group or bundle of groups
+ * on its own:
  *   by blocks: a block of tiles is transformed, multiplied and transformed back by one worker, and
  *     its v and m stay in its second-level cache; u is made before, once for all;
  *   by slices, for few tiles or many channels, where u would be larger than the work: first all v,
@@ -21,14 +22,16 @@ enum {
     SLICE_TILES = 84,       /* tiles a piece takes when working by slices, about */
     TRANSFORM_TILES = 8,    /* tiles a piece transforms at least */
     LARGE_WEIGHTS = 3 << 18, /* floats of u above which slices are the better way */
+    SOME_FLOATS = 2 << 20,  /* of v, of the groups that are under way at a time */
     FEW_BLOCKS = 8,
+    BUNDLE_CHANNELS = 64,   /* of a bundle of groups, about */
     BLOCK_PIECES = 64 /* blocks are dealt out some at a time: one asks for the pixels of the next */
 };
 
 /* ---- By blocks ------------------------------------------------------------------------------- */
 
 static float *block_u(const winograd *w, int64_t panel) {
-    return w->u + winograd_panel_first(w, panel) * WINOGRAD_POINTS * w->in_c;
+    return w->u + panel * w->u_size;
 }
 
 int64_t winograd_block_tiles(const conv_kernels *kernels) { return 2 * kernels->block_rows; }
@@ -45,31 +48,49 @@ static void block_weights_piece(void *argument, int64_t piece, int worker) {
 
 resin_status winograd_make_u(resin_context *context, winograd *w) {
     w->u_size = WINOGRAD_POINTS * w->in_c * w->kernels->block_columns;
-    RESIN_TRY(conv_reserve(context, w->panels, w->u_size, &w->u));
-    resin_parallel(context, w->panels * resin_piece_count(w->in_c, 16), block_weights_piece, w);
+    int64_t panels = w->groups * w->panels;
+    RESIN_TRY(conv_reserve(context, panels, w->u_size, &w->u));
+    resin_parallel(context, panels * resin_piece_count(w->in_c, 16), block_weights_piece, w);
     return RESIN_OK;
 }
 
-/* Rows of pixels of one image after the other: from the first row of tiles of bands [first, last)
- * to the first of those behind. */
-static void ask(winograd_ahead *ahead, const winograd *w, const float *pixels, int64_t height,
-                int64_t line, int64_t first, int64_t last) {
-    if (w->cuts > 1 || first >= last || !pixels) return;
+/* Some channels of rows of pixels of one image after the other: from the first row of tiles of bands
+ * [first, last) to the first of those behind. */
+static void ask(winograd_ahead *ahead, const winograd *w, const float *image, int64_t height,
+                int64_t width, int64_t step, int64_t channels, int64_t first, int64_t last) {
+    if (w->cuts > 1 || first >= last) return;
     int64_t begin = first / w->tiles_h * height + 4 * (first % w->tiles_h);
     int64_t end = last / w->tiles_h * height + 4 * (last % w->tiles_h);
-    ahead->rows[ahead->count++] = (struct winograd_rows){pixels + begin * line,
-                                                         (end - begin) * line / WINOGRAD_LINE};
+    int64_t pixels = (end - begin) * width, lines = conv_divide_up(channels, WINOGRAD_LINE);
+    begin *= width * step;
+    if (channels == step) { /* without gaps */
+        pixels = pixels * step / WINOGRAD_LINE;
+        step = WINOGRAD_LINE;
+        lines = 1;
+    }
+    ahead->rows[ahead->count++] =
+        (struct winograd_rows){image + begin, pixels, step, lines};
 }
 
-void winograd_ask_source(winograd_ahead *ahead, const winograd *w, int64_t first, int64_t last) {
+void winograd_ask_source(winograd_ahead *ahead, const winograd *w, int64_t bundle, int64_t first,
+                         int64_t last) {
     const conv_source *source = &w->source;
-    int64_t line = source->width * source->channels;
-    ask(ahead, w, source->image.pixels, source->height, line, first, last);
-    if (source->norm) ask(ahead, w, source->norm->x, source->height, line, first, last);
+    int64_t group, group_last;
+    winograd_bundle_bounds(w, bundle, &group, &group_last);
+    int64_t channel = group * w->in_c, channels = group_last * w->in_c - channel;
+    ask(ahead, w, source->image.pixels + channel, source->height, source->width, source->channels,
+        channels, first, last);
+    if (source->norm)
+        ask(ahead, w, source->norm->x + channel, source->height, source->width, source->channels,
+            channels, first, last);
 }
 
-void winograd_ask_result(winograd_ahead *ahead, const winograd *w, int64_t first, int64_t last) {
-    ask(ahead, w, w->result, w->tiled_h, w->tiled_w * w->out_c, first, last);
+void winograd_ask_result(winograd_ahead *ahead, const winograd *w, int64_t bundle, int64_t first,
+                         int64_t last) {
+    int64_t group, group_last;
+    winograd_bundle_bounds(w, bundle, &group, &group_last);
+    int64_t channel = group * w->out_c, channels = group_last * w->out_c - channel;
+    ask(ahead, w, w->result + channel, w->tiled_h, w->tiled_w, w->result_c, channels, first, last);
 }
 
 void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t panel,
@@ -79,6 +100,7 @@ void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t p
     int64_t width = winograd_panel_width(w, panel);
     int64_t m_plane = w->block_tiles * width + WINOGRAD_LINE;
     const float *u = block_u(w, panel);
+    v += winograd_group_channel(w, panel);
     for (int point = 0; point < WINOGRAD_POINTS; point++) {
         if (ahead) winograd_fetch(ahead, point);
         w->kernels->product(count, (int)width, w->in_c, v + point * plane, row, false,
@@ -86,19 +108,25 @@ void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t p
     }
 }
 
+/* A block of a bundle; blocks are counted through all bundles. */
 static void run_block(const winograd *w, int64_t block, bool go_on, int worker) {
-    int64_t first, last, next = 0, next_last = 0, row = w->slice_width;
-    resin_piece_bounds(w->bands, w->blocks, block, &first, &last);
-    if (go_on) resin_piece_bounds(w->bands, w->blocks, block + 1, &next, &next_last);
+    int64_t first, last, next, next_last, group, group_last, row = w->slice_width;
+    int64_t bundle = block / w->blocks;
+    resin_piece_bounds(w->bands, w->blocks, block % w->blocks, &first, &last);
+    winograd_bundle_bounds(w, bundle, &group, &group_last);
     winograd_ahead ahead = {.count = 0};
-    winograd_ask_result(&ahead, w, first, last);
-    winograd_ask_source(&ahead, w, next, next_last);
+    winograd_ask_result(&ahead, w, bundle, first, last);
+    if (go_on) {
+        resin_piece_bounds(w->bands, w->blocks, (block + 1) % w->blocks, &next, &next_last);
+        winograd_ask_source(&ahead, w, (block + 1) / w->blocks, next, next_last);
+    }
     float *v = w->v + worker * w->v_size, *m = w->m + worker * w->m_size;
-    winograd_transform_source(w, first, last, 0, w->in_c, v, row,
-                              w->block_tiles * row + WINOGRAD_LINE, worker);
-    for (int64_t panel = 0; panel < w->panels; panel++) {
+    winograd_transform_source(w, first, last, group * w->in_c, (group_last - group) * w->in_c, v,
+                              row, w->block_tiles * row + WINOGRAD_LINE, worker);
+    for (int64_t panel = group * w->panels; panel < group_last * w->panels; panel++) {
         int64_t width = winograd_panel_width(w, panel);
-        winograd_multiply(w, first, last, panel, v, m, panel == 0 ? &ahead : NULL);
+        winograd_multiply(w, first, last, panel, v, m,
+                          panel == group * w->panels ? &ahead : NULL);
         winograd_transform_result(w, first, last, panel, m, width,
                                   w->block_tiles * width + WINOGRAD_LINE);
     }
@@ -107,7 +135,8 @@ static void run_block(const winograd *w, int64_t block, bool go_on, int worker) 
 static void block_piece(void *argument, int64_t piece, int worker) {
     const winograd *w = argument;
     int64_t first, last;
-    resin_piece_bounds(w->blocks, conv_min(w->blocks, BLOCK_PIECES), piece, &first, &last);
+    int64_t blocks = w->bundles * w->blocks;
+    resin_piece_bounds(blocks, conv_min(blocks, BLOCK_PIECES), piece, &first, &last);
     for (int64_t block = first; block < last; block++)
         run_block(w, block, block + 1 < last, worker);
 }
@@ -123,7 +152,7 @@ static resin_status run_blocks(resin_context *context, winograd *w) {
     RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
     RESIN_TRY(winograd_reserve_strips(context, w));
     RESIN_TRY(winograd_make_u(context, w));
-    resin_parallel(context, conv_min(w->blocks, BLOCK_PIECES), block_piece, w);
+    resin_parallel(context, conv_min(w->bundles * w->blocks, BLOCK_PIECES), block_piece, w);
     return RESIN_OK;
 }
 
@@ -144,7 +173,7 @@ static void slice_source_piece(void *argument, int64_t piece, int worker) {
     int64_t groups = block_groups(w), group = piece % groups, block = piece / groups % w->blocks;
     int64_t slice = piece / groups / w->blocks, row = w->slice_width;
     int64_t channel, channel_last, first, last, from, to;
-    resin_piece_bounds(w->in_c, w->slices, slice, &channel, &channel_last);
+    winograd_slice_bounds(w, w->first_group * w->slices + slice, &channel, &channel_last);
     resin_piece_bounds(w->bands, w->blocks, block, &first, &last);
     resin_piece_bounds(last - first, groups, group, &from, &to);
     int64_t before = winograd_band_tile(w, first + from) - winograd_band_tile(w, first);
@@ -156,6 +185,8 @@ static void slice_source_piece(void *argument, int64_t piece, int worker) {
 static void slice_product_piece(void *argument, int64_t piece, int worker) {
     const winograd *w = argument;
     int64_t panel = piece / w->blocks, block = piece % w->blocks, first, last;
+    int64_t first_slice = panel / w->panels * w->slices; /* of what is under way */
+    panel += w->first_group * w->panels;
     resin_piece_bounds(w->bands, w->blocks, block, &first, &last);
     int64_t count = winograd_band_tile(w, last) - winograd_band_tile(w, first);
     int64_t width = winograd_panel_width(w, panel);
@@ -167,7 +198,7 @@ static void slice_product_piece(void *argument, int64_t piece, int worker) {
         int64_t channel, channel_last;
         resin_piece_bounds(w->in_c, w->slices, slice, &channel, &channel_last);
         winograd_transform_weights(w, panel, channel, channel_last - channel, u, u_plane);
-        const float *v = slice_v(w, slice, block);
+        const float *v = slice_v(w, first_slice + slice, block);
         for (int point = 0; point < WINOGRAD_POINTS; point++) {
             w->kernels->product(count, (int)width, channel_last - channel, v + point * v_plane,
                                 w->slice_width, false, u + point * u_plane, width,
@@ -185,16 +216,28 @@ static resin_status run_slices(resin_context *context, winograd *w) {
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
     w->u_size = WINOGRAD_POINTS * (w->slice_width * kernels->block_columns + WINOGRAD_LINE);
     w->m_size = WINOGRAD_POINTS * (w->block_tiles * kernels->block_columns + WINOGRAD_LINE);
-    RESIN_TRY(conv_reserve(context, w->slices * w->blocks, w->v_size, &w->v));
+    w->some_groups = conv_min(conv_max(SOME_FLOATS / (w->slices * w->blocks * w->v_size), 1),
+                              w->groups);
+    RESIN_TRY(conv_reserve(context, w->some_groups * w->slices * w->blocks, w->v_size, &w->v));
     RESIN_TRY(conv_reserve(context, workers, w->u_size, &w->u));
     RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
     RESIN_TRY(winograd_reserve_strips(context, w));
-    resin_parallel(context, w->slices * w->blocks * block_groups(w), slice_source_piece, w);
-    resin_parallel(context, w->panels * w->blocks, slice_product_piece, w);
+    for (; w->first_group < w->groups; w->first_group += w->some_groups) {
+        int64_t pieces = conv_min(w->groups - w->first_group, w->some_groups) * w->blocks;
+        resin_parallel(context, pieces * w->slices * block_groups(w), slice_source_piece, w);
+        resin_parallel(context, pieces * w->panels, slice_product_piece, w);
+    }
     return RESIN_OK;
 }
 
 /* ---- The three passes ------------------------------------------------------------------------ */
+
+/* Groups that are read together, whose channels have to be whole vectors. */
+static int64_t bundle_of(const winograd *w) {
+    int64_t vector = w->kernels->vector, larger = conv_max(w->in_c, w->out_c);
+    if (w->in_c % vector != 0 || w->out_c % vector != 0) return 1;
+    return conv_min(conv_max(BUNDLE_CHANNELS / larger, 1), w->groups);
+}
 
 winograd winograd_describe(const conv_call *call) {
     const conv_shape *s = &call->shape;
@@ -205,17 +248,21 @@ winograd winograd_describe(const conv_call *call) {
                       s->out_c};
     if (call->pass == CONV_BACKWARD_DATA) {
         w.source = dy;
-        w.tiled_h = s->in_h, w.tiled_w = s->in_w, w.out_c = s->in_c;
+        w.tiled_h = s->in_h, w.tiled_w = s->in_w, w.result_c = s->in_c;
         w.pad_top = 2 - s->pad_top, w.pad_left = 2 - s->pad_left;
         w.rotated = true;
         w.bias = NULL;
     } else {
         w.source = x;
         w.gradient = dy;
-        w.tiled_h = s->out_h, w.tiled_w = s->out_w, w.out_c = s->out_c;
+        w.tiled_h = s->out_h, w.tiled_w = s->out_w, w.result_c = s->out_c;
         w.pad_top = s->pad_top, w.pad_left = s->pad_left;
     }
-    w.in_c = w.source.channels;
+    w.groups = s->groups;
+    w.in_c = w.source.channels / s->groups;
+    w.out_c = w.result_c / s->groups;
+    w.bundle = bundle_of(&w);
+    w.bundles = conv_divide_up(w.groups, w.bundle);
     w.tiles_h = conv_divide_up(w.tiled_h, 4);
     w.tiles_w = conv_divide_up(w.tiled_w, 4);
     w.tiles = s->batch * w.tiles_h * w.tiles_w;
@@ -225,7 +272,8 @@ winograd winograd_describe(const conv_call *call) {
 
 static resin_status run(resin_context *context, winograd *w, conv_pass pass) {
     if (pass == CONV_BACKWARD_WEIGHTS) return winograd_run_weights(context, w);
-    bool few = w->tiles < FEW_BLOCKS * winograd_block_tiles(w->kernels);
+    bool few = w->tiles < SLICE_TILES ||
+               w->tiles * w->bundles < FEW_BLOCKS * winograd_block_tiles(w->kernels);
     bool large = WINOGRAD_POINTS * w->in_c * w->out_c > LARGE_WEIGHTS;
     return few || large ? run_slices(context, w) : run_blocks(context, w);
 }

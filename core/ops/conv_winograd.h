@@ -6,7 +6,11 @@
  * in panels as wide as the register block of the product. Tiles are counted along the rows of tiles
  * of all images. A row of tiles is cut into bands of at most band_tiles; work is cut between bands,
  * and a worker copies the pixels of some bands into a strip (conv_strip.h) before it transforms
- * them. */
+ * them.
+ *
+ * Each group of a grouped convolution is one of its own: tiles and bands are those of any group,
+ * and panels and slices are counted through all groups. Small groups are taken some at a time, a
+ * bundle, so that a pixel is not read in crumbs. */
 #ifndef RESIN_OPS_CONV_WINOGRAD_H
 #define RESIN_OPS_CONV_WINOGRAD_H
 
@@ -26,16 +30,20 @@ typedef struct winograd {
     bool add;                    /* to the result */
     const float *weights, *bias;
     bool rotated;                /* the weights of backward-data */
-    int64_t in_c, out_c, pad_top, pad_left;
+    int64_t groups;
+    int64_t in_c, out_c;         /* of a group */
+    int64_t result_c;            /* of all */
+    int64_t pad_top, pad_left;
     int64_t tiled_h, tiled_w, tiles_h, tiles_w, tiles; /* the image that is cut into tiles */
-    int64_t panels;
+    int64_t panels;                 /* of a group */
+    int64_t bundle, bundles;        /* groups of a bundle, and how many bundles there are */
 
     int64_t cuts, band_tiles, bands;
     int64_t strip_bands;            /* bands of one strip, at most */
-    int64_t slices, slice_width;    /* slices of input channels, and the row of v */
+    int64_t slices, slice_width;    /* slices of a group's input channels, and the row of v */
     int64_t block_tiles, blocks;    /* blocks of bands: tiles at most, and how many */
     int64_t chunks;
-    int64_t first_band, some_bands; /* what backward-weights has under way */
+    int64_t first_group, some_groups, first_band, some_bands; /* what is under way */
     bool last;
 
     float *u, *v, *m, *strips;
@@ -51,8 +59,14 @@ int64_t winograd_band_tile(const winograd *w, int64_t band);
 
 /* Cuts the rows of tiles into bands, and the bands into blocks of about so many tiles. */
 void winograd_cut(winograd *w, int64_t tiles);
-/* Cuts the input channels into slices; 1 slice with `whole`. */
+/* Cuts the input channels into slices; with `whole` all those of a bundle are one. */
 void winograd_slice(winograd *w, bool whole);
+/* The input channels of a slice. */
+void winograd_slice_bounds(const winograd *w, int64_t slice, int64_t *first, int64_t *last);
+/* The place of a panel's group in the v of its bundle. */
+int64_t winograd_group_channel(const winograd *w, int64_t panel);
+/* The groups of a bundle. */
+void winograd_bundle_bounds(const winograd *w, int64_t bundle, int64_t *first, int64_t *last);
 /* Strips for all workers; after winograd_cut and winograd_slice. */
 resin_status winograd_reserve_strips(resin_context *context, winograd *w);
 
@@ -62,17 +76,17 @@ void winograd_transform_source(const winograd *w, int64_t first, int64_t last, i
 /* m = A dy A^T of bands [first, last) and one panel. */
 void winograd_transform_gradient(const winograd *w, int64_t first, int64_t last, int64_t panel,
                                  float *m, int64_t row, int64_t plane, int worker);
-/* Both of the image w->source from one copy of its pixels: v, and m of every panel, m_size apart,
- * of the tiles that begin `inset` pixels inside of those of v. */
-void winograd_transform_both(const winograd *w, int64_t first, int64_t last, int64_t inset_h,
-                             int64_t inset_w, float *v, float *m, int worker);
+/* Both of a bundle of the image w->source from one copy of its pixels: v, and m of every panel,
+ * m_size apart, of the tiles that begin `inset` pixels inside of those of v. */
+void winograd_transform_both(const winograd *w, int64_t first, int64_t last, int64_t bundle,
+                             int64_t inset_h, int64_t inset_w, float *v, float *m, int worker);
 /* The outputs of bands [first, last) and one panel from their m. */
 void winograd_transform_result(const winograd *w, int64_t first, int64_t last, int64_t panel,
                                const float *m, int64_t row, int64_t plane);
-/* u of one panel and `channels` input channels from `channel` on. */
+/* u of one panel and `channels` input channels of its group from `channel` on. */
 void winograd_transform_weights(const winograd *w, int64_t panel, int64_t channel,
                                 int64_t channels, float *u, int64_t plane);
-/* dweights of one panel and some input channels from their du. */
+/* dweights of one panel and some input channels of its group from their du. */
 void winograd_weights_result(const winograd *w, int64_t panel, int64_t channel, int64_t channels,
                              const float *du, int64_t plane);
 
@@ -89,32 +103,39 @@ resin_status winograd_make_u(resin_context *context, winograd *w);
 typedef struct winograd_ahead {
     struct winograd_rows {
         const float *from;
-        int64_t lines; /* of the cache */
+        int64_t pixels, step, lines; /* so many of the cache at each of some pixels, a step apart */
     } rows[4];
     int count;
 } winograd_ahead;
-/* The pixels that the tiles of bands [first, last) begin with, where they are whole rows. */
-void winograd_ask_source(winograd_ahead *ahead, const winograd *w, int64_t first, int64_t last);
-void winograd_ask_result(winograd_ahead *ahead, const winograd *w, int64_t first, int64_t last);
+/* A bundle's channels of the pixels that the tiles of bands [first, last) begin with, where they are
+ * whole rows. */
+void winograd_ask_source(winograd_ahead *ahead, const winograd *w, int64_t bundle, int64_t first,
+                         int64_t last);
+void winograd_ask_result(winograd_ahead *ahead, const winograd *w, int64_t bundle, int64_t first,
+                         int64_t last);
 /* Asks for the part of a point. In line, since a compiler takes a function that only does this for
  * one without effect. */
-static inline __attribute__((always_inline)) void winograd_fetch(const winograd_ahead *ahead, int point) {
+static inline __attribute__((always_inline)) void winograd_fetch(const winograd_ahead *ahead,
+                                                                 int point) {
     for (int i = 0; i < ahead->count; i++) {
         const struct winograd_rows *rows = &ahead->rows[i];
-        int64_t last = rows->lines * (point + 1) / WINOGRAD_POINTS;
-        for (int64_t line = rows->lines * point / WINOGRAD_POINTS; line < last; line++)
-            __builtin_prefetch(rows->from + line * WINOGRAD_LINE, 0, 2);
+        int64_t last = rows->pixels * (point + 1) / WINOGRAD_POINTS;
+        for (int64_t pixel = rows->pixels * point / WINOGRAD_POINTS; pixel < last; pixel++) {
+            const float *from = rows->from + pixel * rows->step;
+            for (int64_t line = 0; line < rows->lines; line++)
+                __builtin_prefetch(from + line * WINOGRAD_LINE, 0, 2);
+        }
     }
 }
 
-/* The m of bands [first, last) and one panel from their v and that u. */
+/* The m of bands [first, last) and one panel from the v of its bundle and that u. */
 void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t panel,
                        const float *v, float *m, const winograd_ahead *ahead);
 
 /* Backward-weights by chunks of bands: each has a du of its own, small enough for the cache. */
 bool winograd_takes_chunks(int64_t in_c, int64_t out_c);
 resin_status winograd_reserve_chunks(resin_context *context, winograd *w);
-/* Adds `count` tiles (v, and m of one panel) to a chunk's du, or begins it with them. */
+/* Adds `count` tiles (v of a bundle, and m of one panel) to a chunk's du, or begins it with them. */
 void winograd_add_to_chunk(const winograd *w, int64_t chunk, int64_t panel, int64_t count,
                            const float *v, const float *m, bool begin,
                            const winograd_ahead *ahead);

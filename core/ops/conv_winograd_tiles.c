@@ -8,11 +8,12 @@ enum { STRIP_FLOATS = 40 << 10 }; /* of a strip, where one band allows: it stays
 /* ---- Geometry -------------------------------------------------------------------------------- */
 
 int64_t winograd_panel_first(const winograd *w, int64_t panel) {
-    return panel * w->kernels->block_columns;
+    return panel / w->panels * w->out_c + panel % w->panels * w->kernels->block_columns;
 }
 
 static int64_t panel_columns(const winograd *w, int64_t panel) {
-    return conv_min(w->out_c - winograd_panel_first(w, panel), w->kernels->block_columns);
+    int64_t columns = w->kernels->block_columns;
+    return conv_min(w->out_c - panel % w->panels * columns, columns);
 }
 
 int64_t winograd_panel_width(const winograd *w, int64_t panel) {
@@ -35,7 +36,24 @@ void winograd_cut(winograd *w, int64_t tiles) {
 
 void winograd_slice(winograd *w, bool whole) {
     w->slices = whole ? 1 : conv_divide_up(w->in_c, WINOGRAD_SLICE_CHANNELS);
-    w->slice_width = conv_round_up(conv_divide_up(w->in_c, w->slices), w->kernels->vector);
+    int64_t channels = whole ? w->bundle * w->in_c : conv_divide_up(w->in_c, w->slices);
+    w->slice_width = conv_round_up(channels, w->kernels->vector);
+}
+
+void winograd_slice_bounds(const winograd *w, int64_t slice, int64_t *first, int64_t *last) {
+    int64_t group = slice / w->slices;
+    resin_piece_bounds(w->in_c, w->slices, slice % w->slices, first, last);
+    *first += group * w->in_c;
+    *last += group * w->in_c;
+}
+
+int64_t winograd_group_channel(const winograd *w, int64_t panel) {
+    return panel / w->panels % w->bundle * w->in_c;
+}
+
+void winograd_bundle_bounds(const winograd *w, int64_t bundle, int64_t *first, int64_t *last) {
+    *first = bundle * w->bundle;
+    *last = conv_min(*first + w->bundle, w->groups);
 }
 
 resin_status winograd_reserve_strips(resin_context *context, winograd *w) {
@@ -94,25 +112,29 @@ void winograd_transform_source(const winograd *w, int64_t first, int64_t last, i
     }
 }
 
-void winograd_transform_both(const winograd *w, int64_t first, int64_t last, int64_t inset_h,
-                             int64_t inset_w, float *v, float *m, int worker) {
+void winograd_transform_both(const winograd *w, int64_t first, int64_t last, int64_t bundle,
+                             int64_t inset_h, int64_t inset_w, float *v, float *m, int worker) {
     float *pixels = w->strips + worker * w->strip_size;
     int64_t row = w->slice_width, plane = w->block_tiles * row + WINOGRAD_LINE;
-    int64_t columns = w->kernels->block_columns, tile = 0;
+    int64_t columns = w->kernels->block_columns, panels = conv_divide_up(w->in_c, columns);
+    int64_t group, group_last, tile = 0;
+    winograd_bundle_bounds(w, bundle, &group, &group_last);
+    int64_t channel = group * w->in_c, channels = (group_last - group) * w->in_c;
     for (int64_t band = first; band < last;) {
         band_run run = run_of_bands(w, band, last);
-        conv_strip strip = copy_source(w, &run, 0, w->in_c, pixels);
+        conv_strip strip = copy_source(w, &run, channel, channels, pixels);
         int64_t line = strip.columns * strip.pixel_step;
         for (int64_t i = 0; i < run.bands; i++, tile += run.tiles) {
             const float *corner = pixels + 4 * i * line;
             w->kernels->winograd_input(run.tiles, strip.pixel_step, corner, line,
                                        strip.pixel_step, v + tile * row, row, plane);
             corner += inset_h * line + inset_w * strip.pixel_step;
-            for (int64_t c = 0; c < strip.pixel_step; c += columns) {
-                int64_t width = conv_min(strip.pixel_step - c, columns);
+            for (int64_t p = 0; p < (group_last - group) * panels; p++) {
+                int64_t c = p % panels * columns, width = conv_min(w->in_c - c, columns);
+                width = conv_round_up(width, w->kernels->vector);
                 w->kernels->winograd_gradient(
-                    run.tiles, width, corner + c, line, strip.pixel_step,
-                    m + c / columns * w->m_size + tile * width, width,
+                    run.tiles, width, corner + p / panels * w->in_c + c, line, strip.pixel_step,
+                    m + p * w->m_size + tile * width, width,
                     w->block_tiles * width + WINOGRAD_LINE);
             }
         }
@@ -147,18 +169,18 @@ void winograd_transform_gradient(const winograd *w, int64_t first, int64_t last,
 void winograd_transform_result(const winograd *w, int64_t first, int64_t last, int64_t panel,
                                const float *m, int64_t row, int64_t plane) {
     int64_t channel = winograd_panel_first(w, panel), columns = panel_columns(w, panel);
-    int64_t line = w->tiled_w * w->out_c;
+    int64_t step = w->result_c, line = w->tiled_w * step;
     const float *bias = w->bias ? w->bias + channel : NULL;
     for (int64_t band = first; band < last; band++) {
         band_run run = run_of_bands(w, band, band + 1);
         int inside = (int)conv_min(w->tiled_h - run.top, 4);
-        float *to = w->result + (run.image * w->tiled_h + run.top) * line + run.left * w->out_c +
+        float *to = w->result + (run.image * w->tiled_h + run.top) * line + run.left * step +
                     channel;
         for (int64_t t = 0; t < run.tiles; t++) {
-            w->kernels->winograd_output(columns, m, plane, bias, to, line, w->out_c, inside,
+            w->kernels->winograd_output(columns, m, plane, bias, to, line, step, inside,
                                         (int)conv_min(w->tiled_w - run.left - 4 * t, 4), w->add);
             m += row;
-            to += 4 * w->out_c;
+            to += 4 * step;
         }
     }
 }
@@ -167,10 +189,12 @@ void winograd_transform_result(const winograd *w, int64_t first, int64_t last, i
 
 void winograd_transform_weights(const winograd *w, int64_t panel, int64_t channel,
                                 int64_t channels, float *u, int64_t plane) {
-    int64_t first = winograd_panel_first(w, panel), tap_step = w->in_c * w->out_c;
-    int64_t row_step = w->rotated ? w->in_c : w->out_c;
-    const float *corner = w->rotated ? w->weights + first * row_step + channel
-                                     : w->weights + channel * row_step + first;
+    int64_t first = winograd_panel_first(w, panel), group = panel / w->panels;
+    int64_t row_step = w->groups * (w->rotated ? w->in_c : w->out_c);
+    int64_t tap_step = row_step * (w->rotated ? w->out_c : w->in_c);
+    const float *corner = w->weights + channel * row_step + first;
+    if (w->rotated)
+        corner = w->weights + (first - group * w->out_c) * row_step + group * w->in_c + channel;
     w->kernels->winograd_weights(channels, panel_columns(w, panel), corner, tap_step, row_step,
                                  w->rotated, u, plane, winograd_panel_width(w, panel));
 }
@@ -179,6 +203,6 @@ void winograd_weights_result(const winograd *w, int64_t panel, int64_t channel, 
                              const float *du, int64_t plane) {
     w->kernels->winograd_weights_gradient(
         channels, panel_columns(w, panel), du, plane, winograd_panel_width(w, panel),
-        w->result + channel * w->out_c + winograd_panel_first(w, panel), w->in_c * w->out_c,
-        w->out_c);
+        w->result + channel * w->result_c + winograd_panel_first(w, panel), w->in_c * w->result_c,
+        w->result_c);
 }

@@ -281,6 +281,12 @@ static const conv_shape large_shapes[] = {
     {2, 19, 21, 70, 0, 0, 70, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1, 70},
     {2, 13, 12, 36, 0, 0, 72, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 12},
     {2, 23, 22, 24, 0, 0, 24, 3, 3, 3, 3, 1, 0, 1, 2, 1, 1, 6},
+    /* Groups by Winograd's method: bundles, one group at a time, sets of groups by slices and by
+     * superblocks; small images, of which many tiles take little time. */
+    {225, 7, 7, 80, 0, 0, 80, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 5},
+    {2, 30, 29, 51, 0, 0, 54, 3, 3, 1, 1, 1, 0, 1, 2, 1, 1, 3},
+    {20, 5, 5, 736, 0, 0, 736, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 46},
+    {9, 5, 5, 4096, 0, 0, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 4},
 };
 enum { LARGE_SHAPES = sizeof large_shapes / sizeof *large_shapes };
 
@@ -382,16 +388,18 @@ static void check_joint(resin_context *context, conv_shape shape, bool gated, bo
 }
 
 static void test_joint_backward(void **state) {
-    int joined = 0;
+    int joined[2] = {0, 0}; /* without and with groups */
     for (int i = 0; i < LARGE_SHAPES; i++) {
         problem p = new_problem(large_shapes[i]);
-        joined += conv_winograd_joins(&p.shape, &resin_kernels()->conv) &&
-                  p.shape.kernel_h == 3 && p.shape.groups == 1 && p.shape.stride_h == 1;
+        joined[p.shape.groups > 1] +=
+            conv_winograd_joins(&p.shape, &resin_kernels()->conv) &&
+            conv_choose(&p.shape, CONV_BACKWARD_DATA, false) == CONV_WINOGRAD &&
+            conv_choose(&p.shape, CONV_BACKWARD_WEIGHTS, false) == CONV_WINOGRAD;
         free_problem(&p);
         for (int kind = 0; kind < 4; kind++)
             check_joint(*state, large_shapes[i], kind & 1, kind & 2);
     }
-    assert_true(joined > 0);
+    assert_true(joined[0] > 0 && joined[1] > 0);
 }
 
 /* A batch of nothing: dweights are zeros, and nothing is divided by it. */
