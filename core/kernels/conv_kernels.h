@@ -7,6 +7,26 @@
 
 /* Points of a Winograd tile F(4x4, 3x3): 6 x 6 in, 4 x 4 out. */
 enum { WINOGRAD_POINTS = 36, WINOGRAD_OUTPUTS = 16 };
+enum {
+    WINOGRAD_LINE = 16,                 /* floats of a cache line */
+    WINOGRAD_ROW = 64,         /* floats of a row of v, for few tiles */
+    /* Input channels that are multiplied at a time, for few tiles, and what it takes. */
+    WINOGRAD_FEW_CHANNELS = 16,
+    WINOGRAD_FEW_SCRATCH = 27 * WINOGRAD_FEW_CHANNELS
+};
+
+/* The product of few tiles with the weights themselves. */
+typedef struct winograd_few {
+    int64_t tiles, channels, columns; /* at most WINOGRAD_FEW_CHANNELS and few_columns */
+    const float *weights, *next;      /* addressed as for winograd_weights; those wanted next */
+    int64_t tap_step, row_step;
+    bool rotated;
+    const float *v; /* rows of WINOGRAD_ROW floats */
+    int64_t v_plane;
+    float *m; /* few_columns wide; = or += the product */
+    int64_t m_row, m_plane;
+    bool accumulate;
+} winograd_few;
 
 /* Batch normalization between a convolution's result x and the gradient dy that comes back to it, by
  * channel: the gradient of x is a * g + b * (x - mean) + c, where g is dy, or 0 where relu stopped
@@ -144,6 +164,10 @@ typedef struct conv_kernels {
     void (*winograd_weights)(int64_t rows, int64_t columns, const float *w, int64_t tap_step,
                              int64_t row_step, bool rotated, float *u, int64_t plane,
                              int64_t width);
+    /* m = or += v u of few tiles, where u is not stored; scratch for WINOGRAD_FEW_SCRATCH
+     * floats for each of few_columns. */
+    int few_columns;
+    void (*winograd_few)(const winograd_few *call, float *scratch);
     /* dw = G^T du G, the adjoint, in the same layouts (not rotated). */
     void (*winograd_weights_gradient)(int64_t rows, int64_t columns, const float *du, int64_t plane,
                                       int64_t width, float *dw, int64_t tap_step,

@@ -48,6 +48,7 @@ void KERNEL(winograd_gradient)(int64_t tiles, int64_t channels, const float *pix
 void KERNEL(winograd_weights)(int64_t rows, int64_t columns, const float *w, int64_t tap_step,
                               int64_t row_step, bool rotated, float *u, int64_t plane,
                               int64_t width);
+void KERNEL(winograd_few)(const winograd_few *call, float *scratch);
 void KERNEL(winograd_weights_gradient)(int64_t rows, int64_t columns, const float *du,
                                        int64_t plane, int64_t width, float *dw, int64_t tap_step,
                                        int64_t row_step);

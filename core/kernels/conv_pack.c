@@ -166,6 +166,8 @@ const conv_kernels KERNEL(conv) = {
     .winograd_output = KERNEL(winograd_output),
     .winograd_gradient = KERNEL(winograd_gradient),
     .winograd_weights = KERNEL(winograd_weights),
+    .few_columns = VECTOR_FLOATS == 16 ? 2 * VECTOR_FLOATS : VECTOR_FLOATS,
+    .winograd_few = KERNEL(winograd_few),
     .winograd_weights_gradient = KERNEL(winograd_weights_gradient),
     .grouped_shuffles = VECTOR_FLOATS > 4,
     .grouped_rows = KERNEL(grouped_rows),

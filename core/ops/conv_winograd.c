@@ -6,13 +6,14 @@
  * 36 multiplications for 16 outputs where the plain sum has 144. Backward-data is the same with the
  * weights rotated and transposed and padding 2 - p; backward-weights is in conv_winograd_weights.c.
  *
- * The images pass in one of two ways (conv_winograd.h has the names), each group or bundle of groups
- * on its own:
+ * The images pass in one of three ways (conv_winograd.h has the names), each group or bundle of
+ * groups on its own:
  *   by blocks: a block of tiles is transformed, multiplied and transformed back by one worker, and
  *     its v and m stay in its second-level cache; u is made before, once for all;
  *   by slices, for few tiles or many channels, where u would be larger than the work: first all v,
  *     in slices of channels; then each piece makes u of one panel and one slice after the other
- *     and adds up m of many tiles. u never goes to memory. */
+ *     and adds up m of many tiles. u never goes to memory;
+ *   few tiles: conv_winograd_few.c. */
 #include "core/ops/conv_winograd.h"
 
 #include "core/base/memory.h"
@@ -25,7 +26,8 @@ enum {
     SOME_FLOATS = 2 << 20,  /* of v, of the groups that are under way at a time */
     FEW_BLOCKS = 8,
     BUNDLE_CHANNELS = 64,   /* of a bundle of groups, about */
-    BLOCK_PIECES = 64 /* blocks are dealt out some at a time: one asks for the pixels of the next */
+    BLOCK_PIECES = 64,      /* blocks come some at a time: one asks for the pixels of the next */
+    FEW_TILES = 16          /* tiles up to which u is not worth storing */
 };
 
 /* ---- By blocks ------------------------------------------------------------------------------- */
@@ -158,7 +160,7 @@ static resin_status run_blocks(resin_context *context, winograd *w) {
 
 /* ---- By slices. v has a part for each slice and each block of tiles. -------------------------- */
 
-static float *slice_v(const winograd *w, int64_t slice, int64_t block) {
+float *winograd_slice_v(const winograd *w, int64_t slice, int64_t block) {
     return w->v + (slice * w->blocks + block) * w->v_size;
 }
 
@@ -178,8 +180,18 @@ static void slice_source_piece(void *argument, int64_t piece, int worker) {
     resin_piece_bounds(last - first, groups, group, &from, &to);
     int64_t before = winograd_band_tile(w, first + from) - winograd_band_tile(w, first);
     winograd_transform_source(w, first + from, first + to, channel, channel_last - channel,
-                              slice_v(w, slice, block) + before * row, row,
+                              winograd_slice_v(w, slice, block) + before * row, row,
                               w->block_tiles * row + WINOGRAD_LINE, worker);
+}
+
+resin_status winograd_reserve_v(resin_context *context, winograd *w) {
+    RESIN_TRY(conv_reserve(context, w->some_groups * w->slices * w->blocks, w->v_size, &w->v));
+    return winograd_reserve_strips(context, w);
+}
+
+void winograd_make_v(resin_context *context, const winograd *w, int64_t groups) {
+    resin_parallel(context, groups * w->slices * w->blocks * block_groups(w), slice_source_piece,
+                   (void *)w);
 }
 
 static void slice_product_piece(void *argument, int64_t piece, int worker) {
@@ -198,7 +210,7 @@ static void slice_product_piece(void *argument, int64_t piece, int worker) {
         int64_t channel, channel_last;
         resin_piece_bounds(w->in_c, w->slices, slice, &channel, &channel_last);
         winograd_transform_weights(w, panel, channel, channel_last - channel, u, u_plane);
-        const float *v = slice_v(w, first_slice + slice, block);
+        const float *v = winograd_slice_v(w, first_slice + slice, block);
         for (int point = 0; point < WINOGRAD_POINTS; point++) {
             w->kernels->product(count, (int)width, channel_last - channel, v + point * v_plane,
                                 w->slice_width, false, u + point * u_plane, width,
@@ -218,14 +230,13 @@ static resin_status run_slices(resin_context *context, winograd *w) {
     w->m_size = WINOGRAD_POINTS * (w->block_tiles * kernels->block_columns + WINOGRAD_LINE);
     w->some_groups = conv_min(conv_max(SOME_FLOATS / (w->slices * w->blocks * w->v_size), 1),
                               w->groups);
-    RESIN_TRY(conv_reserve(context, w->some_groups * w->slices * w->blocks, w->v_size, &w->v));
+    RESIN_TRY(winograd_reserve_v(context, w));
     RESIN_TRY(conv_reserve(context, workers, w->u_size, &w->u));
     RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
-    RESIN_TRY(winograd_reserve_strips(context, w));
     for (; w->first_group < w->groups; w->first_group += w->some_groups) {
-        int64_t pieces = conv_min(w->groups - w->first_group, w->some_groups) * w->blocks;
-        resin_parallel(context, pieces * w->slices * block_groups(w), slice_source_piece, w);
-        resin_parallel(context, pieces * w->panels, slice_product_piece, w);
+        int64_t groups = conv_min(w->groups - w->first_group, w->some_groups);
+        winograd_make_v(context, w, groups);
+        resin_parallel(context, groups * w->panels * w->blocks, slice_product_piece, w);
     }
     return RESIN_OK;
 }
@@ -261,17 +272,20 @@ winograd winograd_describe(const conv_call *call) {
     w.groups = s->groups;
     w.in_c = w.source.channels / s->groups;
     w.out_c = w.result_c / s->groups;
+    w.panel_columns = call->kernels->block_columns;
     w.bundle = bundle_of(&w);
     w.bundles = conv_divide_up(w.groups, w.bundle);
     w.tiles_h = conv_divide_up(w.tiled_h, 4);
     w.tiles_w = conv_divide_up(w.tiled_w, 4);
     w.tiles = s->batch * w.tiles_h * w.tiles_w;
-    w.panels = conv_divide_up(w.out_c, call->kernels->block_columns);
+    w.panels = conv_divide_up(w.out_c, w.panel_columns);
     return w;
 }
 
 static resin_status run(resin_context *context, winograd *w, conv_pass pass) {
     if (pass == CONV_BACKWARD_WEIGHTS) return winograd_run_weights(context, w);
+    if (w->tiles <= FEW_TILES && w->out_c >= w->kernels->few_columns)
+        return winograd_run_few(context, w);
     bool few = w->tiles < SLICE_TILES ||
                w->tiles * w->bundles < FEW_BLOCKS * winograd_block_tiles(w->kernels);
     bool large = WINOGRAD_POINTS * w->in_c * w->out_c > LARGE_WEIGHTS;

@@ -17,10 +17,9 @@
 #include "core/ops/conv_call.h"
 #include "core/ops/conv_strip.h"
 
-enum {
-    WINOGRAD_SLICE_CHANNELS = 64, /* channels of a slice, at most */
-    WINOGRAD_LINE = 16            /* floats of a cache line: planes start on different ones */
-};
+/* Channels of a slice, at most. Planes are a line of the cache longer than their rows, so that they
+ * start on different ones. */
+enum { WINOGRAD_SLICE_CHANNELS = WINOGRAD_ROW };
 
 typedef struct winograd {
     const conv_kernels *kernels;
@@ -35,7 +34,7 @@ typedef struct winograd {
     int64_t result_c;            /* of all */
     int64_t pad_top, pad_left;
     int64_t tiled_h, tiled_w, tiles_h, tiles_w, tiles; /* the image that is cut into tiles */
-    int64_t panels;                 /* of a group */
+    int64_t panels, panel_columns;  /* of a group; columns of a panel, at most */
     int64_t bundle, bundles;        /* groups of a bundle, and how many bundles there are */
 
     int64_t cuts, band_tiles, bands;
@@ -45,6 +44,7 @@ typedef struct winograd {
     int64_t chunks;
     int64_t first_group, some_groups, first_band, some_bands; /* what is under way */
     bool last;
+    int workers;
 
     float *u, *v, *m, *strips;
     int64_t u_size, v_size, m_size, strip_size; /* floats of one worker's (slice's, panel's) part */
@@ -131,6 +131,15 @@ static inline __attribute__((always_inline)) void winograd_fetch(const winograd_
 /* The m of bands [first, last) and one panel from the v of its bundle and that u. */
 void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t panel,
                        const float *v, float *m, const winograd_ahead *ahead);
+
+/* v by slices and blocks, v_size floats each, of the groups that are under way; reserve also makes
+ * ready the strips. */
+resin_status winograd_reserve_v(resin_context *context, winograd *w);
+void winograd_make_v(resin_context *context, const winograd *w, int64_t groups);
+float *winograd_slice_v(const winograd *w, int64_t slice, int64_t block);
+
+/* Few tiles. */
+resin_status winograd_run_few(resin_context *context, winograd *w);
 
 /* Backward-weights by chunks of bands: each has a du of its own, small enough for the cache. */
 bool winograd_takes_chunks(int64_t in_c, int64_t out_c);

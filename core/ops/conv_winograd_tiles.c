@@ -8,12 +8,11 @@ enum { STRIP_FLOATS = 40 << 10 }; /* of a strip, where one band allows: it stays
 /* ---- Geometry -------------------------------------------------------------------------------- */
 
 int64_t winograd_panel_first(const winograd *w, int64_t panel) {
-    return panel / w->panels * w->out_c + panel % w->panels * w->kernels->block_columns;
+    return panel / w->panels * w->out_c + panel % w->panels * w->panel_columns;
 }
 
 static int64_t panel_columns(const winograd *w, int64_t panel) {
-    int64_t columns = w->kernels->block_columns;
-    return conv_min(w->out_c - panel % w->panels * columns, columns);
+    return conv_min(w->out_c - panel % w->panels * w->panel_columns, w->panel_columns);
 }
 
 int64_t winograd_panel_width(const winograd *w, int64_t panel) {
