@@ -279,6 +279,12 @@ resin_tensor *op_begun_grad(const op_call *call, int index) {
     return fits ? grad : NULL;
 }
 
+op_call *op_finished_before(const op_call *call, int index) {
+    graph_node *node = call->edge[index].node;
+    bool last = node && node->pending == 1 && (!node->grad || op_begun_grad(call, index));
+    return last ? &node->call : NULL;
+}
+
 void op_give_grad(op_call *call, int index, resin_tensor *grad) {
     if (call->wants_grad[index]) call->in_grad[index] = resin_retain(grad);
 }
@@ -319,6 +325,7 @@ static resin_status list_push(resin_context *context, node_list *list, graph_nod
     }
     atomic_fetch_add_explicit(&node->references, 1, memory_order_relaxed);
     node->reached = true;
+    node->pending = 0;
     list->node[list->count++] = node;
     return RESIN_OK;
 }
@@ -345,9 +352,12 @@ static resin_status collect(resin_context *context, node_list *list, uint64_t ol
                               "keep_graph, or compute the result again", node->call.op->name);
         for (int e = 0; e < node->call.inputs; e++) {
             graph_node *before = node->edge[e].node;
-            if (!before || before->reached) continue;
-            if (before->sequence < oldest) return foreign_node(context, before);
-            RESIN_TRY(list_push(context, list, before));
+            if (!before) continue;
+            if (!before->reached) {
+                if (before->sequence < oldest) return foreign_node(context, before);
+                RESIN_TRY(list_push(context, list, before));
+            }
+            before->pending++;
         }
     }
     qsort(list->node, (size_t)list->count, sizeof *list->node, newest_first);
@@ -434,7 +444,11 @@ static resin_status run_list(resin_context *context, node_list *list, resin_stat
         graph_node *node = list->node[i];
         if (status == RESIN_OK) status = run_node(node);
         bool done = status == RESIN_OK && !keep_graph;
+        for (int e = 0; e < node->call.inputs; e++)
+            if (node->edge[e].node) node->edge[e].node->pending--;
         node->reached = false;
+        resin_deallocate(context, node->call.found);
+        node->call.found = NULL;
         resin_release(node->grad);
         node->grad = NULL;
         if (node->checkpoint) checkpoint_forget(node->checkpoint);

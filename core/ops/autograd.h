@@ -22,6 +22,7 @@ typedef struct graph_node {
     uint64_t sequence;
     bool freed;   /* backward has run and released what was saved */
     bool reached; /* during backward: already in the list of nodes to run */
+    int pending;  /* during backward: edges to it of nodes that have not run */
     op_call call; /* op, attributes and saved tensors; its `in` is NULL */
     op_edge *edge;
     resin_dtype dtype; /* of the output */

@@ -120,17 +120,6 @@ static void real_set(const batch_norm *norm, void *values, int64_t c, double val
 
 /* ---- A pass over the rows, in pieces --------------------------------------------------------- */
 
-typedef struct norm_pass {
-    const batch_norm *norm;
-    const char *x, *y, *dy, *shortcut; /* NULL where there is none */
-    char *out, *g;
-    const void *mean, *a, *b, *c; /* by channel, of the element type */
-    const void *scale, *shift;
-    double *sums;                 /* by piece: two rows of channels, behind them one of zeros */
-    char *scratch;                /* by worker: three rows of channels, of the element type */
-    int64_t pieces;
-} norm_pass;
-
 static int64_t piece_count(const batch_norm *norm) {
     return resin_piece_count(norm->rows, 4 * norm_block_rows(norm->channels));
 }
@@ -144,56 +133,87 @@ static char *row_to(const batch_norm *norm, char *base, int64_t row) {
     return (char *)row_of(norm, base, row);
 }
 
-/* Memory for the sums of all pieces, the workers' scratch, and `vectors` rows of channels. */
-static resin_status pass_allocate(norm_pass *pass, int vectors, void **block, char **vector) {
+/* Memory for the sums and counts of all pieces, the workers' scratch, and `vectors` rows of
+ * channels; sums and counts are 0. */
+static resin_status pass_allocate(norm_pass *pass, int64_t pieces, int vectors, void **block,
+                                  char **vector) {
     const batch_norm *norm = pass->norm;
     resin_context *context = norm->call->context;
     size_t row = (size_t)norm->channels * sizeof(double);
     size_t workers = (size_t)resin_workers(context), lines;
-    pass->pieces = piece_count(norm);
-    lines = 2 * (size_t)pass->pieces + 1 + 3 * workers + (size_t)vectors;
-    RESIN_TRY(resin_allocate(context, lines * row, block));
+    size_t counts = (size_t)pieces * sizeof(double);
+    pass->pieces = pieces;
+    lines = 2 * (size_t)pieces + 1 + 3 * workers + (size_t)vectors;
+    RESIN_TRY(resin_allocate(context, lines * row + counts, block));
     pass->sums = *block;
-    memset(pass->sums + 2 * pass->pieces * norm->channels, 0, row);
-    pass->scratch = (char *)*block + (2 * (size_t)pass->pieces + 1) * row;
+    memset(pass->sums, 0, (2 * (size_t)pieces + 1) * row);
+    pass->scratch = (char *)*block + (2 * (size_t)pieces + 1) * row;
     *vector = pass->scratch + 3 * workers * row;
+    pass->counts = (double *)(*vector + (size_t)vectors * row);
+    memset(pass->counts, 0, counts);
     return RESIN_OK;
 }
 
 /* ---- Statistics ------------------------------------------------------------------------------ */
 
-static void statistics_piece(void *argument, int64_t piece, int worker) {
-    const norm_pass *pass = argument;
+/* Merges rows [first, last) into a piece's mean and M2. */
+static void add_statistics(const norm_pass *pass, int64_t piece, int64_t first, int64_t last,
+                           int worker) {
     const batch_norm *norm = pass->norm;
-    int64_t first, last, channels = norm->channels, block = norm_block_rows(channels);
+    int64_t channels = norm->channels, block = norm_block_rows(channels);
     double *mean = pass->sums + 2 * piece * channels, *m2 = mean + channels;
     char *center = pass->scratch + 3 * (size_t)(worker * channels) * sizeof(double);
     char *rest = center + (size_t)channels * sizeof(double);
     char *block_m2 = rest + (size_t)channels * sizeof(double);
-    resin_piece_bounds(norm->rows, pass->pieces, piece, &first, &last);
-    memset(mean, 0, 2 * (size_t)channels * sizeof *mean);
     for (int64_t row = first; row < last; row += block) {
         int64_t rows = last - row < block ? last - row : block;
         norm->loops->block_statistics(rows, channels, row_of(norm, pass->x, row), center, rest,
                                       block_m2);
-        norm->loops->merge_statistics(channels, (double)(row - first), mean, m2, (double)rows,
+        norm->loops->merge_statistics(channels, pass->counts[piece], mean, m2, (double)rows,
                                       center, rest, block_m2);
+        pass->counts[piece] += (double)rows;
     }
 }
 
+static void statistics_piece(void *argument, int64_t piece, int worker) {
+    const norm_pass *pass = argument;
+    int64_t first, last;
+    resin_piece_bounds(pass->norm->rows, pass->pieces, piece, &first, &last);
+    add_statistics(pass, piece, first, last, worker);
+}
+
 /* Mean and M2 of every channel of x: the first piece's sums, with the others merged in order. */
-static void batch_statistics(norm_pass *pass) {
-    const batch_norm *norm = pass->norm;
+static void merge_pieces(const norm_pass *pass) {
     const norm_loops *merge = &resin_kernels()->norm.of[RESIN_FLOAT64];
-    int64_t first, last, channels = norm->channels;
+    int64_t channels = pass->norm->channels;
     const double *zeros = pass->sums + 2 * pass->pieces * channels;
-    resin_parallel(norm->call->context, pass->pieces, statistics_piece, pass);
+    double count = pass->counts[0];
     for (int64_t piece = 1; piece < pass->pieces; piece++) {
         const double *mean = pass->sums + 2 * piece * channels;
-        resin_piece_bounds(norm->rows, pass->pieces, piece, &first, &last);
-        merge->merge_statistics(channels, (double)first, pass->sums, pass->sums + channels,
-                                (double)(last - first), mean, zeros, mean + channels);
+        merge->merge_statistics(channels, count, pass->sums, pass->sums + channels,
+                                pass->counts[piece], mean, zeros, mean + channels);
+        count += pass->counts[piece];
     }
+}
+
+static resin_status begin_statistics(conv_watch *watch, float *result, int64_t channels,
+                                     int64_t pieces) {
+    norm_watch *w = (norm_watch *)watch;
+    char *unused;
+    w->norm.channels = channels;
+    w->pass = (norm_pass){.norm = &w->norm, .x = (const char *)result};
+    return pass_allocate(&w->pass, pieces, 0, &w->block, &unused);
+}
+
+static void watch_statistics(const conv_watch *watch, int64_t piece, int64_t first, int64_t count,
+                             int worker) {
+    add_statistics(&((const norm_watch *)watch)->pass, piece, first, first + count, worker);
+}
+
+norm_watch batch_norm_watch_statistics(op_call *call) {
+    return (norm_watch){.watch = {.begin = begin_statistics, .pixels = watch_statistics},
+                        .norm = {.call = call, .dtype = RESIN_FLOAT32,
+                                 .loops = &resin_kernels()->norm.of[RESIN_FLOAT32]}};
 }
 
 /* running = (1 - momentum) running + momentum new */
@@ -213,17 +233,22 @@ static void update_running(const batch_norm *norm, const double *mean, const dou
 
 /* statistics: float64 (STATISTICS, channels): mean, 1 / deviation, gamma, beta. */
 static resin_status batch_norm_statistics(const batch_norm *norm, const resin_tensor *x,
-                                          resin_tensor *statistics) {
+                                          const norm_watch *watch, resin_tensor *statistics) {
     double *mean = tensor_data(statistics), *inverse = mean + norm->channels;
     double *scale = inverse + norm->channels, *shift = scale + norm->channels;
     double epsilon = op_number(norm->call, "epsilon");
     const resin_tensor *gamma = input(norm, GAMMA), *beta = input(norm, BETA);
     if (norm->training) {
         norm_pass pass = {.norm = norm, .x = tensor_data(x)};
-        void *block;
+        void *block = NULL;
         char *unused;
-        RESIN_TRY(pass_allocate(&pass, 0, &block, &unused));
-        batch_statistics(&pass);
+        if (watch && watch->pass.pieces > 0) {
+            pass = watch->pass;
+        } else {
+            RESIN_TRY(pass_allocate(&pass, piece_count(norm), 0, &block, &unused));
+            resin_parallel(norm->call->context, pass.pieces, statistics_piece, &pass);
+        }
+        merge_pieces(&pass);
         if (!norm->call->context->replaying)
             update_running(norm, pass.sums, pass.sums + norm->channels);
         for (int64_t c = 0; c < norm->channels; c++) {
@@ -295,10 +320,10 @@ static resin_status make_output(const batch_norm *norm, const resin_tensor *stat
 }
 
 static resin_status compute(const batch_norm *norm, resin_tensor *x, norm_output output,
-                            resin_tensor *statistics) {
+                            const norm_watch *watch, resin_tensor *statistics) {
     size_t row = (size_t)norm->channels * sizeof(double);
     void *block;
-    RESIN_TRY(batch_norm_statistics(norm, x, statistics));
+    RESIN_TRY(batch_norm_statistics(norm, x, watch, statistics));
     RESIN_TRY(resin_allocate(norm->call->context, 2 * row, &block));
     resin_status status =
         make_output(norm, statistics, x, output, block, (char *)block + row);
@@ -307,12 +332,13 @@ static resin_status compute(const batch_norm *norm, resin_tensor *x, norm_output
 }
 
 /* Without a shortcut backward finds what relu let through from x, else from the output. */
-resin_status batch_norm_run(const batch_norm *norm, resin_tensor *x, norm_output output) {
+resin_status batch_norm_run(const batch_norm *norm, resin_tensor *x, norm_output output,
+                            norm_watch *watch) {
     op_call *call = norm->call;
     resin_tensor *statistics;
     const int64_t shape[2] = {STATISTICS, norm->channels};
     RESIN_TRY(tensor_new(call->context, RESIN_FLOAT64, 2, shape, &statistics));
-    resin_status status = compute(norm, x, output, statistics);
+    resin_status status = compute(norm, x, output, watch, statistics);
     if (status == RESIN_OK) {
         op_save(call, BATCH_NORM_X, x);
         op_save(call, BATCH_NORM_STATISTICS, statistics);
@@ -330,15 +356,14 @@ static norm_gate gate_at(const norm_pass *pass, int64_t row) {
                        pass->shift};
 }
 
-static void sums_piece(void *argument, int64_t piece, int worker) {
-    const norm_pass *pass = argument;
+/* Adds the sums over rows [first, last) to a piece's. */
+static void add_sums(const norm_pass *pass, int64_t piece, int64_t first, int64_t last,
+                     int worker) {
     const batch_norm *norm = pass->norm;
-    int64_t first, last, channels = norm->channels, block = norm_block_rows(channels);
+    int64_t channels = norm->channels, block = norm_block_rows(channels);
     double *sum_g = pass->sums + 2 * piece * channels, *sum_gx = sum_g + channels;
     char *block_g = pass->scratch + 3 * (size_t)(worker * channels) * sizeof(double);
     char *block_gx = block_g + (size_t)channels * sizeof(double);
-    resin_piece_bounds(norm->rows, pass->pieces, piece, &first, &last);
-    memset(sum_g, 0, 2 * (size_t)channels * sizeof *sum_g);
     for (int64_t row = first; row < last; row += block) {
         int64_t rows = last - row < block ? last - row : block;
         norm_gate gate = gate_at(pass, row);
@@ -350,11 +375,17 @@ static void sums_piece(void *argument, int64_t piece, int worker) {
     }
 }
 
+static void sums_piece(void *argument, int64_t piece, int worker) {
+    const norm_pass *pass = argument;
+    int64_t first, last;
+    resin_piece_bounds(pass->norm->rows, pass->pieces, piece, &first, &last);
+    add_sums(pass, piece, first, last, worker);
+}
+
 /* Sums of g and of g (x - mean), in the first piece's place. */
-static void gradient_sums(norm_pass *pass) {
+static void add_pieces(const norm_pass *pass) {
     const norm_loops *add = &resin_kernels()->norm.of[RESIN_FLOAT64];
     int64_t channels = pass->norm->channels;
-    resin_parallel(pass->norm->call->context, pass->pieces, sums_piece, pass);
     for (int64_t piece = 1; piece < pass->pieces; piece++)
         add->add_sums(2 * channels, pass->sums + 2 * piece * channels, pass->sums);
 }
@@ -447,18 +478,61 @@ static void set_vectors(norm_pass *pass, char *vector) {
     scale_and_shift(norm, statistics, vector + 4 * row, vector + 5 * row);
 }
 
-static resin_status run_sums(norm_pass *pass, char *vector) {
+/* With the sums `found`, if they have been taken. */
+static resin_status run_sums(norm_pass *pass, double *found, char *vector) {
     const batch_norm *norm = pass->norm;
     const double *mean = tensor_data(norm->call->saved[BATCH_NORM_STATISTICS]);
     size_t row = (size_t)norm->channels * sizeof(double);
     set_vectors(pass, vector);
+    if (found) pass->sums = found;
     if (norm->training || wants(norm, GAMMA) || wants(norm, BETA) || pass->g) {
-        gradient_sums(pass);
+        if (!found) {
+            resin_parallel(norm->call->context, pass->pieces, sums_piece, pass);
+            add_pieces(pass);
+        }
         correct_sums(pass, mean);
         RESIN_TRY(parameter_gradients(norm, pass->sums));
     }
     gradient_factors(pass, mean, vector + row, vector + 2 * row, vector + 3 * row);
     return RESIN_OK;
+}
+
+static resin_status begin_sums(conv_watch *watch, float *result, int64_t channels,
+                               int64_t pieces) {
+    norm_watch *w = (norm_watch *)watch;
+    const op_call *before = w->norm.call;
+    (void)channels;
+    char *vector;
+    w->pass = (norm_pass){.norm = &w->norm, .x = tensor_data(before->saved[BATCH_NORM_X]),
+                          .dy = (const char *)result};
+    if (before->saved[BATCH_NORM_Y]) {
+        w->pass.y = tensor_data(before->saved[BATCH_NORM_Y]);
+        w->pass.g = (char *)result;
+    }
+    RESIN_TRY(pass_allocate(&w->pass, pieces, 6, &w->block, &vector));
+    set_vectors(&w->pass, vector);
+    return RESIN_OK;
+}
+
+static void watch_sums(const conv_watch *watch, int64_t piece, int64_t first, int64_t count,
+                       int worker) {
+    add_sums(&((const norm_watch *)watch)->pass, piece, first, first + count, worker);
+}
+
+bool batch_norm_watch_gradient(op_call *before, int first, norm_watch *watch) {
+    const resin_tensor *x = before->saved[BATCH_NORM_X], *y = before->saved[BATCH_NORM_Y];
+    *watch = (norm_watch){.watch = {.begin = begin_sums, .pixels = watch_sums}};
+    if (x->dtype != RESIN_FLOAT32 || (y && !resin_tensor_contiguous(y)) ||
+        batch_norm_start(before, first, x->dtype, x->rank, x->shape, &watch->norm) != RESIN_OK)
+        return false;
+    if (y) watch->watch.reads = tensor_data(x); /* else the convolution reads it itself */
+    return true;
+}
+
+void batch_norm_finish_gradient(op_call *before, norm_watch *watch) {
+    if (watch->pass.pieces == 0) return;
+    add_pieces(&watch->pass);
+    before->found = watch->block; /* which the sums begin */
 }
 
 static conv_norm reading_of(const norm_pass *pass) {
@@ -479,11 +553,12 @@ resin_status batch_norm_begin_backward(const batch_norm *norm, batch_norm_return
                       .dy = tensor_data(backward->dy)};
     if (call->saved[BATCH_NORM_Y]) pass.y = tensor_data(call->saved[BATCH_NORM_Y]);
     resin_status status = shortcut_gradient(norm, backward->dy, own, &g);
-    if (status == RESIN_OK) status = pass_allocate(&pass, 6, &block, &vector);
+    if (status == RESIN_OK) status = pass_allocate(&pass, piece_count(norm), 6, &block, &vector);
     backward->block = block;
     if (status != RESIN_OK) return status;
     pass.g = g ? tensor_data(g) : NULL;
-    RESIN_TRY(run_sums(&pass, vector));
+    /* Whoever took the sums has written g over the gradient. */
+    RESIN_TRY(run_sums(&pass, !g || g == backward->dy ? call->found : NULL, vector));
     if (g) { /* from here on it stands for dy */
         resin_retain(g);
         resin_release(backward->dy);
@@ -523,7 +598,7 @@ resin_status batch_norm_forward(op_call *call) {
     RESIN_TRY(batch_norm_start(call, 1, x->dtype, x->rank, x->shape, &norm));
     RESIN_TRY(batch_norm_check(&norm, x->rank, x->shape));
     RESIN_TRY(tensor_contiguous(x, &x));
-    resin_status status = batch_norm_run(&norm, x, NORM_NEW);
+    resin_status status = batch_norm_run(&norm, x, NORM_NEW, NULL);
     resin_release(x);
     return status;
 }

@@ -3,13 +3,14 @@
  *
  *   y = activation((x - mean) / sqrt(variance + epsilon) * gamma + beta + shortcut)
  *
- * In training, mean and variance are the batch's. They come from batch_norm_statistics, so that a
- * convolution that gathers them while it writes can put its own in that place. */
+ * In training, mean and variance are the batch's. Its sums, in both directions, are taken while a
+ * convolution writes what is summed, where it can be watched, else in a pass of their own. */
 #ifndef RESIN_OPS_BATCH_NORM_H
 #define RESIN_OPS_BATCH_NORM_H
 
 #include "core/kernels/conv_kernels.h"
 #include "core/kernels/norm_kernels.h"
+#include "core/ops/conv.h"
 #include "core/ops/op.h"
 
 typedef struct batch_norm {
@@ -30,11 +31,40 @@ resin_status batch_norm_start(op_call *call, int first, resin_dtype dtype, int r
                               const int64_t *shape, batch_norm *norm);
 /* Checks the inputs (in forward) against the shape of x. */
 resin_status batch_norm_check(const batch_norm *norm, int rank, const int64_t *shape);
+/* A pass over the rows, in pieces. */
+typedef struct norm_pass {
+    const batch_norm *norm;
+    const char *x, *y, *dy, *shortcut; /* NULL where there is none */
+    char *out, *g;
+    const void *mean, *a, *b, *c; /* by channel, of the element type */
+    const void *scale, *shift;
+    double *sums;                 /* by piece: two rows of channels, behind them one of zeros */
+    double *counts;               /* by piece: rows */
+    char *scratch;                /* by worker: three rows of channels, of the element type */
+    int64_t pieces;
+} norm_pass;
+
+/* Takes the sums while a convolution writes; pieces = 0 where it did not. The block is the owner's. */
+typedef struct norm_watch {
+    conv_watch watch;
+    batch_norm norm;
+    norm_pass pass;
+    void *block;
+} norm_watch;
+/* Of the statistics of what the call's convolution writes. */
+norm_watch batch_norm_watch_statistics(op_call *call);
+/* Of the sums over the gradient of the output of `before`, an op with these inputs; false if it has
+ * none. Finish leaves them, if they were taken, in before->found. */
+bool batch_norm_watch_gradient(op_call *before, int first, norm_watch *watch);
+void batch_norm_finish_gradient(op_call *before, norm_watch *watch);
+
 /* Normalizes the contiguous x into call->out: a new tensor, x itself, or one whose elements are not
  * computed yet (normalized.h; only for float32 with relu and without a shortcut, else as new).
- * Saves what backward needs. In training the running mean and variance are updated. */
+ * Saves what backward needs. In training the running mean and variance are updated; with a watch
+ * that has seen x, from its statistics. */
 typedef enum norm_output { NORM_NEW, NORM_IN_PLACE, NORM_DEFERRED } norm_output;
-resin_status batch_norm_run(const batch_norm *norm, resin_tensor *x, norm_output output);
+resin_status batch_norm_run(const batch_norm *norm, resin_tensor *x, norm_output output,
+                            norm_watch *watch);
 /* Backward: begin gives the gradients of gamma, beta and shortcut and leaves what that of x is made
  * of; write makes it, or a convolution does while it reads dy (core/kernels/conv_kernels.h); end
  * follows in any case, after failure, too. */

@@ -96,9 +96,15 @@ resin_status conv_run(resin_context *context, const conv_call *call, conv_method
 
 resin_status conv_forward(resin_context *context, const conv_shape *shape, conv_method method,
                           conv_image x, const float *weights, const float *bias, float *y) {
+    return conv_forward_shown(context, shape, method, x, weights, bias, y, NULL);
+}
+
+resin_status conv_forward_shown(resin_context *context, const conv_shape *shape, conv_method method,
+                                conv_image x, const float *weights, const float *bias, float *y,
+                                conv_watch *watch) {
     const conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape,
                             .pass = CONV_FORWARD, .x = x, .weights = weights, .bias = bias,
-                            .result = y};
+                            .result = y, .watch = watch};
     return conv_run(context, &call, method);
 }
 
@@ -168,6 +174,7 @@ resin_status conv_backward(resin_context *context, const conv_shape *shape,
     data.pass = CONV_BACKWARD_DATA;
     data.result = g->dx;
     data.add = g->add_dx;
+    data.watch = g->watch;
     weights.pass = CONV_BACKWARD_WEIGHTS;
     weights.result = g->dweights;
     if (g->dx && g->dweights && data_method == CONV_WINOGRAD && weights_method == CONV_WINOGRAD &&

@@ -25,6 +25,17 @@ typedef struct conv_image {
     const float *pixels, *scale, *shift;
 } conv_image;
 
+/* Who is shown a result while it still lies in the cache: `begin` before, with the result and how
+ * many pieces there are; then `pixels`, runs of pixels of all images, those of a piece one after the
+ * other, which it may change. Only some methods do; without them `begin` is never called. */
+typedef struct conv_watch {
+    resin_status (*begin)(struct conv_watch *watch, float *result, int64_t channels,
+                          int64_t pieces);
+    void (*pixels)(const struct conv_watch *watch, int64_t piece, int64_t first, int64_t count,
+                   int worker);
+    const float *reads; /* not NULL: an image like the result that `pixels` reads, too */
+} conv_watch;
+
 typedef enum conv_pass { CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHTS } conv_pass;
 
 typedef enum conv_method {
@@ -51,6 +62,9 @@ conv_method conv_choose(const conv_shape *shape, conv_pass pass, bool exact);
  *   backward_weights: dweights from x and dy; dbias (NULL: not wanted) = sum of dy */
 resin_status conv_forward(resin_context *context, const conv_shape *shape, conv_method method,
                           conv_image x, const float *weights, const float *bias, float *y);
+resin_status conv_forward_shown(resin_context *context, const conv_shape *shape, conv_method method,
+                                conv_image x, const float *weights, const float *bias, float *y,
+                                conv_watch *watch);
 resin_status conv_backward_data(resin_context *context, const conv_shape *shape, conv_method method,
                                 const float *dy, const float *weights, float *dx);
 resin_status conv_backward_weights(resin_context *context, const conv_shape *shape,
@@ -65,6 +79,7 @@ typedef struct conv_gradients {
                               which conv_reads_norm must allow */
     float *dx, *dweights;  /* NULL: not wanted */
     bool add_dx;           /* dx is added to what is there, which conv_adds must allow */
+    conv_watch *watch;     /* of dx, or NULL */
 } conv_gradients;
 bool conv_reads_norm(const conv_shape *shape, bool dx, bool dweights, bool exact);
 bool conv_adds(const conv_shape *shape, bool exact);

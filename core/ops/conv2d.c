@@ -88,14 +88,15 @@ static conv_image image_of(const resin_tensor *x) {
 
 resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape,
                                  const resin_tensor *x, const resin_tensor *weights,
-                                 const resin_tensor *bias, resin_tensor *y) {
+                                 const resin_tensor *bias, conv_watch *watch, resin_tensor *y) {
     const void *b = bias ? tensor_data(bias) : NULL;
     if (shape->batch == 0) return RESIN_OK;
     if (x->dtype == RESIN_FLOAT64)
         return conv_forward_f64(context, shape, tensor_data(x), tensor_data(weights), b,
                                 tensor_data(y));
-    return conv_forward(context, shape, conv_choose(shape, CONV_FORWARD, context->conv_direct),
-                        image_of(x), tensor_data(weights), b, tensor_data(y));
+    return conv_forward_shown(context, shape,
+                              conv_choose(shape, CONV_FORWARD, context->conv_direct), image_of(x),
+                              tensor_data(weights), b, tensor_data(y), watch);
 }
 
 resin_status conv2d_data_pass(resin_context *context, const conv_shape *shape,
@@ -193,7 +194,7 @@ static resin_status compute_unless_normalized(const resin_tensor *x) {
     return normalized_read(x, &parts) ? RESIN_OK : tensor_compute(x);
 }
 
-resin_status conv2d_run(op_call *call, int slot, resin_tensor **y) {
+resin_status conv2d_run(op_call *call, int slot, conv_watch *watch, resin_tensor **y) {
     resin_tensor *part[3] = {NULL, NULL, NULL}; /* x, weights and bias, contiguous */
     conv_shape shape;
     RESIN_TRY(conv2d_check_inputs(call));
@@ -207,7 +208,7 @@ resin_status conv2d_run(op_call *call, int slot, resin_tensor **y) {
         if (call->in[i]) status = tensor_contiguous(call->in[i], &part[i]);
     if (status == RESIN_OK)
         status = conv2d_forward_pass(call->context, &shape, part[CONV2D_X], part[CONV2D_WEIGHTS],
-                                     part[CONV2D_BIAS], *y);
+                                     part[CONV2D_BIAS], watch, *y);
     if (status == RESIN_OK && call->wants_grad[CONV2D_WEIGHTS])
         op_save(call, slot, part[CONV2D_X]);
     if (status == RESIN_OK && call->wants_grad[CONV2D_X])
@@ -243,7 +244,7 @@ bool conv2d_reads_norm(const op_call *call) {
  * there, if the method can. */
 static resin_status run_joint(op_call *call, int slot, const conv_shape *shape,
                               const resin_tensor *dy, const conv_norm *norm,
-                              resin_tensor *dweights) {
+                              resin_tensor *dweights, conv_watch *watch) {
     bool exact = call->context->conv_direct;
     conv_gradients g = {.dy = tensor_data(dy), .norm = norm};
     if (dweights) {
@@ -251,8 +252,10 @@ static resin_status run_joint(op_call *call, int slot, const conv_shape *shape,
         g.dweights = tensor_data(dweights);
     }
     if (call->wants_grad[CONV2D_X]) {
-        resin_tensor *dx = conv_adds(shape, exact) ? op_begun_grad(call, CONV2D_X) : NULL;
+        resin_tensor *begun = op_begun_grad(call, CONV2D_X);
+        resin_tensor *dx = conv_adds(shape, exact) ? begun : NULL;
         g.add_dx = dx != NULL;
+        g.watch = dx == begun ? watch : NULL; /* else dx is a part */
         if (!dx) RESIN_TRY(op_input_grad(call, CONV2D_X, &dx));
         g.dx = tensor_data(dx);
         g.weights = tensor_data(call->saved[slot + 1]);
@@ -261,7 +264,7 @@ static resin_status run_joint(op_call *call, int slot, const conv_shape *shape,
 }
 
 resin_status conv2d_run_backward(op_call *call, int slot, const resin_tensor *dy,
-                                 const conv_norm *norm) {
+                                 const conv_norm *norm, conv_watch *watch) {
     conv_shape shape;
     resin_tensor *dx = NULL, *dweights = NULL, *dbias = NULL;
     RESIN_TRY(backward_shape(call, &shape));
@@ -271,7 +274,7 @@ resin_status conv2d_run_backward(op_call *call, int slot, const resin_tensor *dy
     }
     if (call->wants_grad[CONV2D_WEIGHTS]) RESIN_TRY(op_input_grad(call, CONV2D_WEIGHTS, &dweights));
     if (dy->dtype == RESIN_FLOAT32 && shape.batch > 0)
-        return run_joint(call, slot, &shape, dy, norm, dweights);
+        return run_joint(call, slot, &shape, dy, norm, dweights, watch);
     if (dweights)
         RESIN_TRY(conv2d_weights_pass(call->context, &shape, call->saved[slot], dy, dweights));
     if (!call->wants_grad[CONV2D_X]) return RESIN_OK;
@@ -281,12 +284,12 @@ resin_status conv2d_run_backward(op_call *call, int slot, const resin_tensor *dy
 
 /* ---- The op ---------------------------------------------------------------------------------- */
 
-resin_status conv2d_forward(op_call *call) { return conv2d_run(call, 0, &call->out); }
+resin_status conv2d_forward(op_call *call) { return conv2d_run(call, 0, NULL, &call->out); }
 
 resin_status conv2d_backward(op_call *call) {
     resin_tensor *dy;
     RESIN_TRY(op_out_grad_contiguous(call, &dy));
-    resin_status status = conv2d_run_backward(call, 0, dy, NULL);
+    resin_status status = conv2d_run_backward(call, 0, dy, NULL, NULL);
     resin_release(dy);
     return status;
 }

@@ -11,12 +11,14 @@ enum { CONV2D_X, CONV2D_WEIGHTS, CONV2D_BIAS };
 /* ---- A whole convolution on tensors ---------------------------------------------------------- */
 
 /* Checks the call's x, weights and bias, and computes y, a new tensor. x and weights are saved in
- * slots `slot` and `slot + 1`, each only if the other's gradient is wanted. */
-resin_status conv2d_run(op_call *call, int slot, resin_tensor **y);
+ * slots `slot` and `slot + 1`, each only if the other's gradient is wanted. `watch`, where it is
+ * not NULL, may be shown y. */
+resin_status conv2d_run(op_call *call, int slot, conv_watch *watch, resin_tensor **y);
 /* The gradients of x, weights and bias, as far as they are wanted, from the contiguous dy; with
- * `norm`, which conv2d_reads_norm must allow, from what that makes of dy. */
+ * `norm`, which conv2d_reads_norm must allow, from what that makes of dy. `watch`, where it is not
+ * NULL, may be shown the whole gradient of x. */
 resin_status conv2d_run_backward(op_call *call, int slot, const resin_tensor *dy,
-                                 const conv_norm *norm);
+                                 const conv_norm *norm, conv_watch *watch);
 bool conv2d_reads_norm(const op_call *call);
 
 /* ---- Its parts, on contiguous tensors of either float type ----------------------------------- */
@@ -28,7 +30,7 @@ resin_status conv2d_check_inputs(const op_call *call);
 resin_status conv2d_check_bias(const op_call *call, int64_t out_c);
 resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape,
                                  const resin_tensor *x, const resin_tensor *weights,
-                                 const resin_tensor *bias, resin_tensor *y);
+                                 const resin_tensor *bias, conv_watch *watch, resin_tensor *y);
 resin_status conv2d_data_pass(resin_context *context, const conv_shape *shape,
                               const resin_tensor *dy, const resin_tensor *weights,
                               resin_tensor *dx);

@@ -5,6 +5,7 @@
  * output, which the next layer keeps anyhow. A `deferred` output without shortcut is not computed:
  * the next convolution reads z and normalizes on the way (normalized.h). Without a graph z is
  * normalized in place. */
+#include "core/base/memory.h"
 #include "core/ops/batch_norm.h"
 #include "core/ops/conv2d.h"
 #include "core/ops/families.h"
@@ -13,27 +14,46 @@ enum { FIRST_OF_NORM = CONV2D_BIAS + 1 };
 
 resin_status conv_bn_act_forward(op_call *call) {
     batch_norm norm;
-    resin_tensor *z;
-    RESIN_TRY(conv2d_run(call, BATCH_NORM_SLOTS, &z));
-    resin_status status = batch_norm_start(call, FIRST_OF_NORM, z->dtype, z->rank, z->shape, &norm);
+    resin_tensor *z = NULL;
+    norm_watch watch = batch_norm_watch_statistics(call);
+    resin_status status = conv2d_run(call, BATCH_NORM_SLOTS,
+                                     op_bool(call, "training") ? &watch.watch : NULL, &z);
+    if (status == RESIN_OK)
+        status = batch_norm_start(call, FIRST_OF_NORM, z->dtype, z->rank, z->shape, &norm);
     if (status == RESIN_OK) status = batch_norm_check(&norm, z->rank, z->shape);
     norm_output output = !call->recording             ? NORM_IN_PLACE
                          : op_bool(call, "deferred") ? NORM_DEFERRED
                                                      : NORM_NEW;
-    if (status == RESIN_OK) status = batch_norm_run(&norm, z, output);
+    if (status == RESIN_OK) status = batch_norm_run(&norm, z, output, &watch);
     resin_release(z);
+    resin_deallocate(call->context, watch.block);
     return status;
 }
 
-static resin_status through_conv(op_call *call, const batch_norm *norm,
-                                 const batch_norm_return *backward) {
+static resin_status through_watched(op_call *call, const batch_norm *norm,
+                                    const batch_norm_return *backward, conv_watch *watch) {
     if (!backward->by_output && conv2d_reads_norm(call))
-        return conv2d_run_backward(call, BATCH_NORM_SLOTS, backward->dy, &backward->norm);
+        return conv2d_run_backward(call, BATCH_NORM_SLOTS, backward->dy, &backward->norm, watch);
     resin_tensor *dz;
     RESIN_TRY(tensor_new_like(call->saved[BATCH_NORM_X], &dz));
     batch_norm_write_gradient(norm, backward, dz);
-    resin_status status = conv2d_run_backward(call, BATCH_NORM_SLOTS, dz, NULL);
+    resin_status status = conv2d_run_backward(call, BATCH_NORM_SLOTS, dz, NULL, watch);
     resin_release(dz);
+    return status;
+}
+
+/* Where x comes from such an op, the sums over its gradient that this op's batch normalization needs
+ * are taken while the convolution writes it. */
+static resin_status through_conv(op_call *call, const batch_norm *norm,
+                                 const batch_norm_return *backward) {
+    op_call *before = op_finished_before(call, CONV2D_X);
+    norm_watch watch = {.block = NULL};
+    if (!before || before->op->backward != conv_bn_act_backward ||
+        !batch_norm_watch_gradient(before, FIRST_OF_NORM, &watch))
+        return through_watched(call, norm, backward, NULL);
+    resin_status status = through_watched(call, norm, backward, &watch.watch);
+    if (status == RESIN_OK) batch_norm_finish_gradient(before, &watch);
+    else resin_deallocate(call->context, watch.block);
     return status;
 }
 

@@ -17,6 +17,7 @@ typedef struct conv_call {
     const conv_norm *norm; /* dy comes through a batch normalization (only where the method reads
                               gradients through one) */
     float *result;
+    conv_watch *watch;     /* of the result, forward or of backward-data; or NULL */
     bool add;              /* the result is added to what is there (only where the method adds) */
 } conv_call;
 

@@ -56,13 +56,18 @@ resin_status winograd_make_u(resin_context *context, winograd *w) {
     return RESIN_OK;
 }
 
+/* The row of pixels that a band begins with, counted through all images of that height; with
+ * winograd.cuts = 1 those of bands side by side follow one another. */
+static int64_t first_row(const winograd *w, int64_t band, int64_t height) {
+    return band / w->tiles_h * height + 4 * (band % w->tiles_h);
+}
+
 /* Some channels of rows of pixels of one image after the other: from the first row of tiles of bands
  * [first, last) to the first of those behind. */
 static void ask(winograd_ahead *ahead, const winograd *w, const float *image, int64_t height,
                 int64_t width, int64_t step, int64_t channels, int64_t first, int64_t last) {
     if (w->cuts > 1 || first >= last) return;
-    int64_t begin = first / w->tiles_h * height + 4 * (first % w->tiles_h);
-    int64_t end = last / w->tiles_h * height + 4 * (last % w->tiles_h);
+    int64_t begin = first_row(w, first, height), end = first_row(w, last, height);
     int64_t pixels = (end - begin) * width, lines = conv_divide_up(channels, WINOGRAD_LINE);
     begin *= width * step;
     if (channels == step) { /* without gaps */
@@ -93,6 +98,20 @@ void winograd_ask_result(winograd_ahead *ahead, const winograd *w, int64_t bundl
     winograd_bundle_bounds(w, bundle, &group, &group_last);
     int64_t channel = group * w->out_c, channels = group_last * w->out_c - channel;
     ask(ahead, w, w->result + channel, w->tiled_h, w->tiled_w, w->result_c, channels, first, last);
+    if (w->watch && w->watch->reads)
+        ask(ahead, w, w->watch->reads + channel, w->tiled_h, w->tiled_w, w->result_c, channels,
+            first, last);
+}
+
+resin_status winograd_begin_watch(winograd *w, int64_t pieces) {
+    if (w->cuts > 1 || w->bundles > 1) w->watch = NULL;
+    return w->watch ? w->watch->begin(w->watch, w->result, w->result_c, pieces) : RESIN_OK;
+}
+
+void winograd_show(const winograd *w, int64_t piece, int64_t first, int64_t last, int worker) {
+    if (!w->watch) return;
+    int64_t begin = first_row(w, first, w->tiled_h), end = first_row(w, last, w->tiled_h);
+    w->watch->pixels(w->watch, piece, begin * w->tiled_w, (end - begin) * w->tiled_w, worker);
 }
 
 void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t panel,
@@ -139,8 +158,12 @@ static void block_piece(void *argument, int64_t piece, int worker) {
     int64_t first, last;
     int64_t blocks = w->bundles * w->blocks;
     resin_piece_bounds(blocks, conv_min(blocks, BLOCK_PIECES), piece, &first, &last);
-    for (int64_t block = first; block < last; block++)
+    for (int64_t block = first; block < last; block++) {
+        int64_t band, end;
         run_block(w, block, block + 1 < last, worker);
+        resin_piece_bounds(w->bands, w->blocks, block, &band, &end);
+        winograd_show(w, piece, band, end, worker);
+    }
 }
 
 static resin_status run_blocks(resin_context *context, winograd *w) {
@@ -154,6 +177,7 @@ static resin_status run_blocks(resin_context *context, winograd *w) {
     RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
     RESIN_TRY(winograd_reserve_strips(context, w));
     RESIN_TRY(winograd_make_u(context, w));
+    RESIN_TRY(winograd_begin_watch(w, conv_min(w->blocks, BLOCK_PIECES)));
     resin_parallel(context, conv_min(w->bundles * w->blocks, BLOCK_PIECES), block_piece, w);
     return RESIN_OK;
 }
@@ -253,6 +277,7 @@ static int64_t bundle_of(const winograd *w) {
 winograd winograd_describe(const conv_call *call) {
     const conv_shape *s = &call->shape;
     winograd w = {.kernels = call->kernels, .result = call->result, .add = call->add,
+                  .watch = call->watch,
                   .weights = call->weights, .bias = call->bias};
     conv_source x = {call->kernels, call->x, NULL, s->in_h, s->in_w, s->in_c};
     conv_source dy = {call->kernels, {.pixels = call->dy}, call->norm, s->out_h, s->out_w,

@@ -27,6 +27,7 @@ typedef struct winograd {
     conv_source gradient;        /* backward-weights: dy */
     float *result;               /* an image of tiled_h x tiled_w x out_c, or dweights */
     bool add;                    /* to the result */
+    conv_watch *watch;           /* of the result, or NULL */
     const float *weights, *bias;
     bool rotated;                /* the weights of backward-data */
     int64_t groups;
@@ -104,7 +105,7 @@ typedef struct winograd_ahead {
     struct winograd_rows {
         const float *from;
         int64_t pixels, step, lines; /* so many of the cache at each of some pixels, a step apart */
-    } rows[4];
+    } rows[4]; /* two of the result, two of a source */
     int count;
 } winograd_ahead;
 /* A bundle's channels of the pixels that the tiles of bands [first, last) begin with, where they are
@@ -131,6 +132,11 @@ static inline __attribute__((always_inline)) void winograd_fetch(const winograd_
 /* The m of bands [first, last) and one panel from the v of its bundle and that u. */
 void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t panel,
                        const float *v, float *m, const winograd_ahead *ahead);
+
+/* Whoever watches is told how many pieces there are, or is forgotten where it cannot be shown whole
+ * rows; and is shown the result of bands [first, last). */
+resin_status winograd_begin_watch(winograd *w, int64_t pieces);
+void winograd_show(const winograd *w, int64_t piece, int64_t first, int64_t last, int worker);
 
 /* v by slices and blocks, v_size floats each, of the groups that are under way; reserve also makes
  * ready the strips. */

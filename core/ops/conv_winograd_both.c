@@ -49,6 +49,7 @@ static void both_piece(void *argument, int64_t piece, int worker) {
             winograd_transform_result(data, band, end, panel, m, width,
                                       data->block_tiles * width + WINOGRAD_LINE);
         }
+        winograd_show(data, chunk, band, end, worker);
         winograd_transform_source(weights, band, end, channel, channels, v, row,
                                   weights->block_tiles * row + WINOGRAD_LINE, worker);
         for (int64_t panel = first_panel; panel < last_panel; panel++) {
@@ -82,6 +83,7 @@ static resin_status run(resin_context *context, winograd_both *both) {
     RESIN_TRY(conv_reserve(context, workers, both->gradients_size, &both->gradients));
     RESIN_TRY(winograd_reserve_chunks(context, weights));
     RESIN_TRY(winograd_make_u(context, data));
+    RESIN_TRY(winograd_begin_watch(data, weights->chunks));
     resin_parallel(context, weights->bundles * weights->chunks, both_piece, both);
     winograd_finish_chunks(context, weights);
     return RESIN_OK;

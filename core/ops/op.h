@@ -63,6 +63,7 @@ typedef struct op_call {
     /* Backward: the gradient of `out` (same shape and dtype, any strides), and where the inputs'
      * gradients go: see op_input_grad. */
     resin_tensor *out_grad;
+    void *found; /* what the op that finished out_grad found out on the way; memory of the context */
     resin_tensor **in_grad;
     const struct op_edge *edge; /* shapes and dtypes of the inputs, for op_input_grad */
 } op_call;
@@ -116,6 +117,9 @@ resin_status op_input_grad(op_call *call, int index, resin_tensor **grad);
 /* The gradient of input `index` as far as other ops have made it, to be added to in place of
  * op_input_grad: contiguous and nobody else's; NULL where there is none. */
 resin_tensor *op_begun_grad(const op_call *call, int index);
+/* The call that made input `index`, if all of its output's gradient but this op's part is there:
+ * added to op_begun_grad, if there is one, the part makes it whole. Else NULL. */
+op_call *op_finished_before(const op_call *call, int index);
 /* Gives an existing tensor (of the input's shape and dtype, any strides; retained here) as the
  * gradient of input `index`, without a copy. */
 void op_give_grad(op_call *call, int index, resin_tensor *grad);
