@@ -157,6 +157,7 @@ resin_status resin_allocate(resin_context *context, size_t size, void **out) {
     if (!*out)
         return resin_fail(context, RESIN_ERROR_MEMORY,
                           "out of memory: %zu bytes wanted, %zu bytes held", size, held);
+    ASAN_UNPOISON_MEMORY_REGION(request_of(*out), sizeof(int64_t));
     *request_of(*out) = plan ? memory_plan_note(plan, planned_size(size)) : -1;
     ASAN_UNPOISON_MEMORY_REGION(*out, size);
     ASAN_POISON_MEMORY_REGION((char *)*out + size, usable - size);
