@@ -104,6 +104,7 @@ resin_status memory_plan_take_block(resin_context *context, memory_plan *plan) {
     resin_memory_trim(context);
     RESIN_TRY(resin_allocate(context, plan->bytes, &block));
     plan->block = block;
+    memset(block, 0, plan->bytes); /* the first run, too, finds its pages in memory */
     return RESIN_OK;
 }
 

@@ -213,6 +213,44 @@ describe("a plan of a function", function()
         assert.same({-4, -4}, run(x, resin.tensor{5, 6}):totable())
     end)
 
+    -- Random programs: each op takes what any of those before it made, views among them.
+    local OPS = {
+        function(a, b) return a + b end,
+        function(a, b) return a * b:mean{axes = {1}} end,
+        function(a) return a:transpose():reshape(4, 6) end,
+        function(a) return a:reshape(6, 4):transpose() end,
+        function(a, b) return resin.concatenate({a, b}, {axis = 2})[{{}, {2, 12, 2}}] end,
+        function(a) return a:flip{2} end,
+        function(a) return resin.softmax(a) end,
+        function(a, b) return a:matmul(b:transpose()):matmul(a) * 0.1 end,
+        function(a, b) return resin.maximum(a, b) end,
+        function(a) return a:detach() end,
+        function(a) return resin.relu(a[{{}, {1, 3}}]):tile{1, 2} end,
+    }
+    local function random_program()
+        local lines, outputs = {}, {}
+        for i = 1, math.random(1, 25) do
+            lines[i] = {OPS[math.random(#OPS)], math.random(i + 1), math.random(i + 1)}
+        end
+        for i = 1, math.random(3) do outputs[i] = math.random(#lines + 2) end
+        return function(x, y)
+            local made, results = {x, y}, {}
+            for i, line in ipairs(lines) do made[i + 2] = line[1](made[line[2]], made[line[3]]) end
+            for i, number in ipairs(outputs) do results[i] = made[number] end
+            return results
+        end
+    end
+
+    it("holds what lives, whatever the program", function()
+        math.randomseed(17)
+        resin.seed(17)
+        for _ = 1, 150 do
+            local f = random_program()
+            local run <close> = nn.plan(f, {{4, 6}, {4, 6}})
+            for _ = 1, 2 do assert_same(run, f, resin.randn(4, 6), resin.randn(4, 6)) end
+        end
+    end)
+
     it("refuses other inputs than it was made for", function()
         local run = nn.plan(function(x) return x * 2 end, {2, 3})
         assert_fails(function() run(resin.ones(3, 2)) end, "input 1", "float32 (2, 3)", "(3, 2)")
