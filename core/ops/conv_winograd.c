@@ -6,14 +6,14 @@
  * 36 multiplications for 16 outputs where the plain sum has 144. Backward-data is the same with the
  * weights rotated and transposed and padding 2 - p; backward-weights is in conv_winograd_weights.c.
  *
- * The images pass in one of three ways (conv_winograd.h has the names), each group or bundle of
+ * The images pass in one of four ways (conv_winograd.h has the names), each group or bundle of
  * groups on its own:
  *   by blocks: a block of tiles is transformed, multiplied and transformed back by one worker, and
  *     its v and m stay in its second-level cache; u is made before, once for all;
  *   by slices, for few tiles or many channels, where u would be larger than the work: first all v,
  *     in slices of channels; then each piece makes u of one panel and one slice after the other
  *     and adds up m of many tiles. u never goes to memory;
- *   few tiles: conv_winograd_few.c. */
+ *   few tiles: conv_winograd_few.c; many tiles and channels: conv_winograd_many.c. */
 #include "core/ops/conv_winograd.h"
 
 #include "core/base/memory.h"
@@ -314,6 +314,7 @@ static resin_status run(resin_context *context, winograd *w, conv_pass pass) {
     bool few = w->tiles < SLICE_TILES ||
                w->tiles * w->bundles < FEW_BLOCKS * winograd_block_tiles(w->kernels);
     bool large = WINOGRAD_POINTS * w->in_c * w->out_c > LARGE_WEIGHTS;
+    if (large && winograd_is_many(w)) return winograd_run_many(context, w);
     return few || large ? run_slices(context, w) : run_blocks(context, w);
 }
 

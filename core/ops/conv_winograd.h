@@ -144,6 +144,9 @@ resin_status winograd_reserve_v(resin_context *context, winograd *w);
 void winograd_make_v(resin_context *context, const winograd *w, int64_t groups);
 float *winograd_slice_v(const winograd *w, int64_t slice, int64_t block);
 
+/* Many channels and tiles. */
+bool winograd_is_many(const winograd *w);
+resin_status winograd_run_many(resin_context *context, winograd *w);
 /* Few tiles. */
 resin_status winograd_run_few(resin_context *context, winograd *w);
 
