@@ -76,8 +76,10 @@ COMMON_FLAGS = $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(SANITIZE_FLAGS) -fno-fast-mat
 ENGINE_FLAGS = $(COMMON_FLAGS) -std=c11 -D_GNU_SOURCE $(OPTIMIZE) -ffp-contract=off \
     $(FEATURES)
 # One source for all instruction sets (core/kernels/kernel.h). gnu11 and -ffp-contract=fast: fused
-# multiply-add where the set has it. Without errno, so that loops with roots become vector code.
-KERNEL_FLAGS = $(COMMON_FLAGS) -std=gnu11 -O3 -ffp-contract=fast -fno-math-errno -fopenmp-simd
+# multiply-add where the set has it. Without errno, so that loops with roots become vector code; and
+# without tables for unwinding, since no exception passes a kernel and they would be large.
+KERNEL_FLAGS = $(COMMON_FLAGS) -std=gnu11 -O3 -ffp-contract=fast -fno-math-errno -fopenmp-simd \
+    -fno-asynchronous-unwind-tables
 KERNEL_FLAGS_v4 := -march=x86-64-v4 -mprefer-vector-width=512
 KERNEL_FLAGS_v3 := -march=x86-64-v3
 KERNEL_FLAGS_v2 := -march=x86-64-v2

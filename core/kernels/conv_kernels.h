@@ -37,6 +37,14 @@ typedef struct conv_norm {
     const float *scale, *shift;
 } conv_norm;
 
+/* What becomes of a convolution's result y where it is written, by channel:
+ * activation(y * scale + shift + shortcut). For a part of the result the arrays begin there. */
+typedef struct conv_epilogue {
+    const float *scale, *shift;
+    const float *shortcut; /* in the shape of the result, which it does not overlap; or NULL */
+    bool relu;
+} conv_epilogue;
+
 /* How the lanes of a vector of the result find the c-th channel of their group in a pixel of the
  * strip: each its own (a strip for each channel, `plane` floats apart; or groups of one channel),
  * by index[c * vector + lane], or all the same (`plane` is 1). */
@@ -104,17 +112,19 @@ typedef struct conv_kernels {
                           int64_t c_step, bool accumulate);
 
     /* `product` summed over `segments`: segment s reads a + s * a_segment and b + s * b_segment,
-     * each `depth` deep. The rows of an image that a kernel covers are segments. */
+     * each `depth` deep. The rows of an image that a kernel covers are segments. Behind comes the
+     * epilogue of c, if there is one. */
     void (*product_segments)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
                              int columns, int64_t depth, const float *a, int64_t a_step,
                              bool a_by_columns, const float *b, int64_t b_step, float *c,
-                             int64_t c_step, bool accumulate);
+                             int64_t c_step, bool accumulate, const conv_epilogue *epilogue);
 
     /* The same, and fetches ahead what it is told to. */
     void (*product_fetch)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
                           int columns, int64_t depth, const float *a, int64_t a_step,
                           bool a_by_columns, const float *b, int64_t b_step, float *c,
-                          int64_t c_step, bool accumulate, const conv_fetch *fetch);
+                          int64_t c_step, bool accumulate, const conv_fetch *fetch,
+                          const conv_epilogue *epilogue);
 
     /* to (rows x width, whole vectors) = the first `columns` columns of from, padded with zeros;
      * or, transposed, its element (i, j) = from[j * from_step + i]. */
@@ -124,6 +134,18 @@ typedef struct conv_kernels {
     /* to = relu(x * scale + shift) for pixels of some channels, with zeros up to to_step. */
     void (*normalize)(int64_t pixels, int64_t channels, const float *x, int64_t x_step,
                       const float *scale, const float *shift, float *to, int64_t to_step);
+
+    /* y = an epilogue of z, for pixels of some channels; y may be z. The shortcut's pixels are as
+     * far apart as those of y. */
+    void (*finish)(int64_t pixels, int64_t channels, const float *z, int64_t z_step,
+                   const conv_epilogue *epilogue, float *y, int64_t y_step);
+
+    /* The epilogue's scale and shift of a batch normalization behind a convolution with that bias:
+     *   scale = gamma / sqrt(variance + epsilon),  shift = beta + (bias - mean) * scale
+     * in float64; gamma, beta and bias may be NULL. */
+    void (*fold_norm)(int64_t channels, const float *mean, const float *variance,
+                      const float *gamma, const float *beta, const float *bias, double epsilon,
+                      float *scale, float *shift);
 
     /* The gradient of x for pixels of channels [first, first + channels), with zeros up to to_step;
      * dy and x point to the first channel. */

@@ -15,7 +15,7 @@ void KERNEL(product_ahead)(int64_t rows, int columns, int64_t depth, const float
 void KERNEL(product_segments)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
                               int columns, int64_t depth, const float *a, int64_t a_step,
                               bool a_by_columns, const float *b, int64_t b_step, float *c,
-                              int64_t c_step, bool accumulate);
+                              int64_t c_step, bool accumulate, const conv_epilogue *epilogue);
 #if VECTOR_FLOATS == 16
 /* `product` of matrices of rows of one vector, without gaps: a by rows, or as many of its columns. */
 void KERNEL(product_narrow)(int64_t rows, const float *a, const float *b, float *c);
@@ -25,11 +25,17 @@ void KERNEL(product_narrow_columns)(int64_t depth, const float *a, const float *
 void KERNEL(product_fetch)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
                            int columns, int64_t depth, const float *a, int64_t a_step,
                            bool a_by_columns, const float *b, int64_t b_step, float *c,
-                           int64_t c_step, bool accumulate, const conv_fetch *fetch);
+                           int64_t c_step, bool accumulate, const conv_fetch *fetch,
+                           const conv_epilogue *epilogue);
 void KERNEL(pack)(int64_t rows, int64_t columns, const float *from, int64_t from_step,
                   bool transposed, float *to, int64_t width);
 void KERNEL(normalize)(int64_t pixels, int64_t channels, const float *x, int64_t x_step,
                        const float *scale, const float *shift, float *to, int64_t to_step);
+void KERNEL(finish)(int64_t pixels, int64_t channels, const float *z, int64_t z_step,
+                    const conv_epilogue *epilogue, float *y, int64_t y_step);
+void KERNEL(fold_norm)(int64_t channels, const float *mean, const float *variance,
+                       const float *gamma, const float *beta, const float *bias, double epsilon,
+                       float *scale, float *shift);
 void KERNEL(norm_gradient)(int64_t pixels, int64_t channels, const float *dy, const float *x,
                            int64_t x_step, const conv_norm *norm, int64_t first, float *to,
                            int64_t to_step);

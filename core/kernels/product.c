@@ -7,6 +7,10 @@
 #include "core/kernels/conv_names.h"
 #include "core/kernels/product_block.h"
 
+#if VECTOR_FLOATS == 16
+#include <immintrin.h>
+#endif
+
 /* Floats that product_ahead fetches for each step along the depth: a line of a, and of b so much
  * that eight blocks of rows fetch the whole panel behind theirs. */
 enum { AHEAD_A = 16, AHEAD_B = BLOCK_COLUMNS / 8 };
@@ -18,9 +22,57 @@ typedef struct product_shape {
     int64_t depth, segments;
     int64_t a_step, a_segment, b_step, b_segment, c_step;
     bool accumulate;
+    const conv_epilogue *epilogue; /* or NULL; */
+    const float *shortcut;         /* its shortcut for the block, or NULL */
     conv_fetch fetch;  /* what is fetched ahead */
     int64_t fetch_row; /* not 0: fetch.at[0] moves on by so much for each row of a block instead */
 } product_shape;
+
+typedef int32_t vmask __attribute__((vector_size(VECTOR_FLOATS * 4)));
+
+/* Loops that fetch ahead for at least so many rows of a whole panel apply the epilogue to the sums
+ * in registers; the others to a copy of them: less code. */
+enum { FINISHED_ROWS = VECTOR_FLOATS == 16 ? BLOCK_ROWS - 1 : BLOCK_ROWS + 1 };
+
+/* NaN is not below the floor and stays. */
+static ALWAYS_INLINE vfloat not_below(vfloat floor, vfloat x) {
+#if VECTOR_FLOATS == 16
+    return (vfloat)_mm512_max_ps((__m512)floor, (__m512)x);
+#else
+    vmask below = x < floor;
+    return (vfloat)(((vmask)floor & below) | ((vmask)x & ~below));
+#endif
+}
+
+/* Writes the sums of a wide block with the epilogue applied. Where there is no shortcut, each row
+ * adds the same zeros. */
+static ALWAYS_INLINE void finish_block(const int rows, const product_shape *shape,
+                                       vfloat sum[BLOCK_ROWS][2], float *c) {
+    static const float zeros[BLOCK_COLUMNS];
+    const conv_epilogue *epilogue = shape->epilogue;
+    vfloat floor = vset(epilogue->relu ? 0 : -__builtin_inff());
+    int64_t step = shape->shortcut ? shape->c_step : 0;
+    if (shape->accumulate) {
+        UNROLL
+        for (int i = 0; i < rows; i++) {
+            sum[i][0] += vload(c + i * shape->c_step);
+            sum[i][1] += vload(c + i * shape->c_step + VECTOR_FLOATS);
+        }
+    }
+    UNROLL
+    for (int j = 0; j < 2; j++) {
+        vfloat scale = vload(epilogue->scale + j * VECTOR_FLOATS);
+        vfloat shift = vload(epilogue->shift + j * VECTOR_FLOATS);
+        const float *add = (shape->shortcut ? shape->shortcut : zeros) + j * VECTOR_FLOATS;
+        float *to = c + j * VECTOR_FLOATS;
+        UNROLL
+        for (int i = 0; i < rows; i++) {
+            vstore(to, not_below(floor, sum[i][j] * scale + shift + vload(add)));
+            add += step;
+            to += shape->c_step;
+        }
+    }
+}
 
 /* One block: rows x vectors of sums. The number of rows and vectors, and whether a lies by rows or
  * by columns, are constants at every call, so that the sums stay in registers. Rows of a are
@@ -74,6 +126,10 @@ static ALWAYS_INLINE void multiply_block(const int rows, const int vectors, cons
             UNROLL
             for (int i = 0; i < (rows + 2) / 3; i++) a_rows[i]++;
         }
+    }
+    if (rows >= FINISHED_ROWS && vectors == 2 && ahead && !a_by_columns && shape->epilogue) {
+        finish_block(rows, shape, sum, c);
+        return;
     }
     UNROLL
     for (int i = 0; i < rows; i++) {
@@ -136,22 +192,32 @@ static void columns_ahead(int rows, const product_shape *shape, const float *a, 
     multiply_rows(rows, 2, true, true, shape, a, b, c);
 }
 
-/* A panel narrower than its vectors is computed beside c, and the columns that exist are copied. */
-static void multiply_part(multiply_function *multiply, int rows, int columns,
-                          const product_shape *shape, const float *a, const float *b, float *c) {
+/* A panel narrower than its vectors is computed beside c, and the columns that exist are copied; the
+ * epilogue of all but whole panels is applied on that way. */
+static void multiply_beside(multiply_function *multiply, int rows, int columns,
+                            const product_shape *shape, const float *a, const float *b, float *c) {
     float whole[BLOCK_ROWS * BLOCK_COLUMNS];
     product_shape beside = *shape;
     beside.c_step = BLOCK_COLUMNS;
     beside.accumulate = false;
+    beside.epilogue = NULL;
     multiply(rows, &beside, a, b, whole);
+    if (shape->accumulate) {
+        for (int i = 0; i < rows; i++) {
+            float *sums = whole + i * BLOCK_COLUMNS;
+            for (int j = 0; j < columns; j++) sums[j] += c[i * shape->c_step + j];
+        }
+    }
+    if (shape->epilogue) {
+        conv_epilogue epilogue = *shape->epilogue;
+        epilogue.shortcut = shape->shortcut;
+        KERNEL(finish)(rows, columns, whole, BLOCK_COLUMNS, &epilogue, c, shape->c_step);
+        return;
+    }
     for (int i = 0; i < rows; i++) {
         const float *from = whole + i * BLOCK_COLUMNS;
         float *to = c + i * shape->c_step;
-        if (shape->accumulate) {
-            for (int j = 0; j < columns; j++) to[j] += from[j];
-        } else {
-            for (int j = 0; j < columns; j++) to[j] = from[j];
-        }
+        for (int j = 0; j < columns; j++) to[j] = from[j];
     }
 }
 
@@ -162,6 +228,14 @@ static multiply_function *choose_function(bool wide, bool a_by_columns, bool ahe
     return wide ? rows_wide : rows_narrow;
 }
 
+/* The shortcut of the block that is multiplied next. */
+static void fetch_shortcut(const product_shape *shape, int rows, int columns) {
+    for (int i = 0; i < rows; i++) {
+        __builtin_prefetch(shape->shortcut + i * shape->c_step);
+        __builtin_prefetch(shape->shortcut + i * shape->c_step + columns - 1);
+    }
+}
+
 /* Rows are dealt out evenly: 16 rows are 8 + 8, since 14 + 2 would waste the second block. */
 static void multiply_panel(int64_t rows, int columns, bool a_by_columns, bool ahead,
                            product_shape *shape, const float *a, const float *b, float *c) {
@@ -170,11 +244,14 @@ static void multiply_panel(int64_t rows, int columns, bool a_by_columns, bool ah
     int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     for (; blocks > 0; blocks--) {
         int count = (int)((rows + blocks - 1) / blocks);
-        if (part) {
-            multiply_part(multiply, count, columns, shape, a, b, c);
+        if (shape->shortcut) fetch_shortcut(shape, count, columns);
+        bool finished = ahead && count >= FINISHED_ROWS && !a_by_columns;
+        if (part || (shape->epilogue && !(finished && columns == BLOCK_COLUMNS))) {
+            multiply_beside(multiply, count, columns, shape, a, b, c);
         } else {
             multiply(count, shape, a, b, c);
         }
+        if (shape->shortcut) shape->shortcut += count * shape->c_step;
         for (int i = 0; ahead && i < FETCHES; i++) {
             shape->fetch.at[i] += i == 0 && shape->fetch_row
                                       ? count * shape->fetch_row
@@ -221,19 +298,25 @@ void KERNEL(product_ahead)(int64_t rows, int columns, int64_t depth, const float
 void KERNEL(product_segments)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
                               int columns, int64_t depth, const float *a, int64_t a_step,
                               bool a_by_columns, const float *b, int64_t b_step, float *c,
-                              int64_t c_step, bool accumulate) {
+                              int64_t c_step, bool accumulate, const conv_epilogue *epilogue) {
     product_shape shape = {.depth = depth, .segments = segments, .a_step = a_step,
                            .a_segment = a_segment, .b_step = b_step, .b_segment = b_segment,
-                           .c_step = c_step, .accumulate = accumulate};
-    multiply_panel(rows, columns, a_by_columns, false, &shape, a, b, c);
+                           .c_step = c_step, .accumulate = accumulate,
+                           .epilogue = epilogue,
+                           .shortcut = epilogue ? epilogue->shortcut : NULL};
+    /* Only the loops that fetch ahead have an epilogue in registers; here they fetch nothing new. */
+    if (epilogue) shape.fetch = (conv_fetch){{b, b, b}, {0}};
+    multiply_panel(rows, columns, a_by_columns, epilogue != NULL, &shape, a, b, c);
 }
 
 void KERNEL(product_fetch)(int64_t segments, int64_t a_segment, int64_t b_segment, int64_t rows,
                            int columns, int64_t depth, const float *a, int64_t a_step,
                            bool a_by_columns, const float *b, int64_t b_step, float *c,
-                           int64_t c_step, bool accumulate, const conv_fetch *fetch) {
+                           int64_t c_step, bool accumulate, const conv_fetch *fetch,
+                           const conv_epilogue *epilogue) {
     product_shape shape = {.depth = depth, .segments = segments, .a_step = a_step,
                            .a_segment = a_segment, .b_step = b_step, .b_segment = b_segment,
-                           .c_step = c_step, .accumulate = accumulate, .fetch = *fetch};
+                           .c_step = c_step, .accumulate = accumulate, .epilogue = epilogue,
+                           .shortcut = epilogue ? epilogue->shortcut : NULL, .fetch = *fetch};
     multiply_panel(rows, columns, a_by_columns, true, &shape, a, b, c);
 }

@@ -19,7 +19,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { GAMMA, BETA, MEAN, VARIANCE, SHORTCUT, INPUT_COUNT };
+enum { GAMMA, BETA, MEAN, VARIANCE, SHORTCUT = BATCH_NORM_SHORTCUT };
 enum { STATISTICS = 4 };
 
 /* ---- Reading a call -------------------------------------------------------------------------- */
@@ -329,6 +329,32 @@ static resin_status compute(const batch_norm *norm, resin_tensor *x, norm_output
         make_output(norm, statistics, x, output, block, (char *)block + row);
     resin_deallocate(norm->call->context, block);
     return status;
+}
+
+/* A vector by channel as an array: where it lies, or copied; NULL where there is none. */
+static const float *vector_array(const batch_norm *norm, const resin_tensor *vector, float *copy) {
+    if (!vector) return NULL;
+    if (vector->stride[0] == 1 || norm->channels == 1) return tensor_data(vector);
+    for (int64_t c = 0; c < norm->channels; c++) copy[c] = (float)vector_get(vector, c);
+    return copy;
+}
+
+resin_status batch_norm_fold(const batch_norm *norm, const resin_tensor *bias,
+                             conv_epilogue *epilogue, void **block) {
+    const resin_tensor *vectors[] = {input(norm, MEAN), input(norm, VARIANCE), input(norm, GAMMA),
+                                     input(norm, BETA), bias};
+    enum { VECTORS = sizeof vectors / sizeof *vectors };
+    const float *arrays[VECTORS];
+    size_t row = (size_t)norm->channels;
+    RESIN_TRY(resin_allocate(norm->call->context, (VECTORS + 2) * row * sizeof(float), block));
+    float *scale = *block, *shift = scale + row;
+    for (size_t i = 0; i < VECTORS; i++)
+        arrays[i] = vector_array(norm, vectors[i], shift + (1 + i) * row);
+    resin_kernels()->conv.fold_norm(norm->channels, arrays[0], arrays[1], arrays[2], arrays[3],
+                                    arrays[4], op_number(norm->call, "epsilon"), scale, shift);
+    *epilogue = (conv_epilogue){.scale = scale, .shift = shift,
+                                .relu = norm->activation == NORM_RELU};
+    return RESIN_OK;
 }
 
 /* Without a shortcut backward finds what relu let through from x, else from the output. */

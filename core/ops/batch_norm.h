@@ -13,6 +13,9 @@
 #include "core/ops/conv.h"
 #include "core/ops/op.h"
 
+/* The last of its inputs, counted from gamma. */
+enum { BATCH_NORM_SHORTCUT = 4 };
+
 typedef struct batch_norm {
     op_call *call;
     int first; /* input number of gamma; beta, mean, variance and shortcut follow */
@@ -65,6 +68,10 @@ void batch_norm_finish_gradient(op_call *before, norm_watch *watch);
 typedef enum norm_output { NORM_NEW, NORM_IN_PLACE, NORM_DEFERRED } norm_output;
 resin_status batch_norm_run(const batch_norm *norm, resin_tensor *x, norm_output output,
                             norm_watch *watch);
+/* Inference behind a convolution in float32: the running statistics, with the bias of the
+ * convolution (or NULL), as the epilogue of that; `block` is given back when it has been used. */
+resin_status batch_norm_fold(const batch_norm *norm, const resin_tensor *bias,
+                             conv_epilogue *epilogue, void **block);
 /* Backward: begin gives the gradients of gamma, beta and shortcut and leaves what that of x is made
  * of; write makes it, or a convolution does while it reads dy (core/kernels/conv_kernels.h); end
  * follows in any case, after failure, too. */

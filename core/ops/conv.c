@@ -7,6 +7,8 @@
 #include "core/kernels/kernels.h"
 #include "core/ops/conv_call.h"
 
+enum { FINISH_FLOATS = 8 << 10 }; /* that a piece finishes: they fit the first-level cache */
+
 resin_status conv_reserve(resin_context *context, int64_t count, int64_t size, float **block) {
     size_t bytes;
     if (!resin_size_multiply((size_t)count, (size_t)size, &bytes) ||
@@ -60,6 +62,47 @@ static resin_status run_on_normalized(resin_context *context, const conv_call *c
     return status;
 }
 
+/* ---- The epilogue ---------------------------------------------------------------------------- */
+
+bool conv_epilogue_at(const conv_call *call, const float *y, int64_t channel, conv_epilogue *here) {
+    const conv_epilogue *whole = call->epilogue;
+    if (!whole) return false;
+    *here = (conv_epilogue){whole->scale + channel, whole->shift + channel, NULL, whole->relu};
+    if (whole->shortcut) here->shortcut = whole->shortcut + (y - call->result);
+    return true;
+}
+
+void conv_finish(const conv_call *call, float *y, int64_t pixels, int64_t channel,
+                 int64_t channels) {
+    conv_epilogue here;
+    if (conv_epilogue_at(call, y, channel, &here))
+        call->kernels->finish(pixels, channels, y, call->shape.out_c, &here, y,
+                              call->shape.out_c);
+}
+
+typedef struct finish_job {
+    const conv_call *call;
+    int64_t pixels, pieces;
+} finish_job;
+
+static void finish_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const finish_job *job = argument;
+    int64_t first, last, channels = job->call->shape.out_c;
+    resin_piece_bounds(job->pixels, job->pieces, piece, &first, &last);
+    conv_finish(job->call, job->call->result + first * channels, last - first, 0, channels);
+}
+
+/* Behind a method that does not do it itself. */
+static void finish_result(resin_context *context, const conv_call *call) {
+    const conv_shape *s = &call->shape;
+    finish_job job = {.call = call, .pixels = s->batch * s->out_h * s->out_w};
+    job.pieces = resin_piece_count(job.pixels, 1 + FINISH_FLOATS / conv_max(s->out_c, 1));
+    resin_parallel(context, job.pieces, finish_piece, &job);
+}
+
+/* ---- One call -------------------------------------------------------------------------------- */
+
 /* Multiply-adds that one thread does in the time that some parallel regions cost. */
 static const double small_work = 1 << 20;
 
@@ -86,6 +129,8 @@ resin_status conv_run(resin_context *context, const conv_call *call, conv_method
     bool before = call->x.scale && !conv_method_normalizes(method);
     resin_status status = before ? run_on_normalized(context, call, method)
                                  : run_method(context, call, method);
+    if (status == RESIN_OK && call->epilogue && !conv_method_finishes(method))
+        finish_result(context, call);
     profile_end(context, begun,
                 (resin_profile_event){.name = "conv2d", .pass = conv_pass_name(call->pass),
                                       .method = conv_method_name(method),
@@ -96,15 +141,15 @@ resin_status conv_run(resin_context *context, const conv_call *call, conv_method
 
 resin_status conv_forward(resin_context *context, const conv_shape *shape, conv_method method,
                           conv_image x, const float *weights, const float *bias, float *y) {
-    return conv_forward_shown(context, shape, method, x, weights, bias, y, NULL);
+    return conv_forward_shown(context, shape, method, x, weights, bias, NULL, y, NULL);
 }
 
 resin_status conv_forward_shown(resin_context *context, const conv_shape *shape, conv_method method,
-                                conv_image x, const float *weights, const float *bias, float *y,
-                                conv_watch *watch) {
+                                conv_image x, const float *weights, const float *bias,
+                                const conv_epilogue *epilogue, float *y, conv_watch *watch) {
     const conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape,
                             .pass = CONV_FORWARD, .x = x, .weights = weights, .bias = bias,
-                            .result = y, .watch = watch};
+                            .epilogue = epilogue, .result = y, .watch = watch};
     return conv_run(context, &call, method);
 }
 

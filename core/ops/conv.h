@@ -57,14 +57,14 @@ conv_method conv_choose(const conv_shape *shape, conv_pass pass, bool exact);
 /* The three passes, with the method chosen (or given, for tests). They take scratch from the
  * arena before any parallel region. Every output element is written (nothing is added to).
  *   forward:          y[n,h,w,k] = bias[k] + sum over kernel and channels of x * weights; bias may
- *                     be NULL
+ *                     be NULL; then the epilogue, if there is one (conv_kernels.h)
  *   backward_data:    dx from dy and weights
  *   backward_weights: dweights from x and dy; dbias (NULL: not wanted) = sum of dy */
 resin_status conv_forward(resin_context *context, const conv_shape *shape, conv_method method,
                           conv_image x, const float *weights, const float *bias, float *y);
 resin_status conv_forward_shown(resin_context *context, const conv_shape *shape, conv_method method,
-                                conv_image x, const float *weights, const float *bias, float *y,
-                                conv_watch *watch);
+                                conv_image x, const float *weights, const float *bias,
+                                const conv_epilogue *epilogue, float *y, conv_watch *watch);
 resin_status conv_backward_data(resin_context *context, const conv_shape *shape, conv_method method,
                                 const float *dy, const float *weights, float *dx);
 resin_status conv_backward_weights(resin_context *context, const conv_shape *shape,

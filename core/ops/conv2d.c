@@ -88,7 +88,8 @@ static conv_image image_of(const resin_tensor *x) {
 
 resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape,
                                  const resin_tensor *x, const resin_tensor *weights,
-                                 const resin_tensor *bias, conv_watch *watch, resin_tensor *y) {
+                                 const resin_tensor *bias, const conv_epilogue *epilogue,
+                                 conv_watch *watch, resin_tensor *y) {
     const void *b = bias ? tensor_data(bias) : NULL;
     if (shape->batch == 0) return RESIN_OK;
     if (x->dtype == RESIN_FLOAT64)
@@ -96,7 +97,7 @@ resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape
                                 tensor_data(y));
     return conv_forward_shown(context, shape,
                               conv_choose(shape, CONV_FORWARD, context->conv_direct), image_of(x),
-                              tensor_data(weights), b, tensor_data(y), watch);
+                              tensor_data(weights), b, epilogue, tensor_data(y), watch);
 }
 
 resin_status conv2d_data_pass(resin_context *context, const conv_shape *shape,
@@ -194,30 +195,30 @@ static resin_status compute_unless_normalized(const resin_tensor *x) {
     return normalized_read(x, &parts) ? RESIN_OK : tensor_compute(x);
 }
 
-resin_status conv2d_run(op_call *call, int slot, conv_watch *watch, resin_tensor **y) {
-    resin_tensor *part[3] = {NULL, NULL, NULL}; /* x, weights and bias, contiguous */
-    conv_shape shape;
+resin_status conv2d_begin(op_call *call, conv_shape *shape, resin_tensor **y) {
     RESIN_TRY(conv2d_check_inputs(call));
     RESIN_TRY(conv2d_shape(call, call->in[CONV2D_X]->shape, call->in[CONV2D_WEIGHTS]->shape,
-                           &shape));
-    RESIN_TRY(conv2d_check_bias(call, shape.out_c));
+                           shape));
+    RESIN_TRY(conv2d_check_bias(call, shape->out_c));
+    const int64_t out[4] = {shape->batch, shape->out_h, shape->out_w, shape->out_c};
+    return tensor_new(call->context, call->in[CONV2D_X]->dtype, 4, out, y);
+}
+
+resin_status conv2d_compute(op_call *call, int slot, const conv_shape *shape,
+                            const conv_epilogue *epilogue, conv_watch *watch, resin_tensor *y) {
+    resin_tensor *part[3] = {NULL, NULL, NULL}; /* x, weights and bias, contiguous */
     RESIN_TRY(compute_unless_normalized(call->in[CONV2D_X]));
-    const int64_t out[4] = {shape.batch, shape.out_h, shape.out_w, shape.out_c};
-    resin_status status = tensor_new(call->context, call->in[CONV2D_X]->dtype, 4, out, y);
-    for (int i = 0; i < 3 && status == RESIN_OK; i++)
+    resin_status status = RESIN_OK;
+    for (int i = 0; i < (epilogue ? CONV2D_BIAS : 3) && status == RESIN_OK; i++)
         if (call->in[i]) status = tensor_contiguous(call->in[i], &part[i]);
     if (status == RESIN_OK)
-        status = conv2d_forward_pass(call->context, &shape, part[CONV2D_X], part[CONV2D_WEIGHTS],
-                                     part[CONV2D_BIAS], watch, *y);
+        status = conv2d_forward_pass(call->context, shape, part[CONV2D_X], part[CONV2D_WEIGHTS],
+                                     part[CONV2D_BIAS], epilogue, watch, y);
     if (status == RESIN_OK && call->wants_grad[CONV2D_WEIGHTS])
         op_save(call, slot, part[CONV2D_X]);
     if (status == RESIN_OK && call->wants_grad[CONV2D_X])
         op_save(call, slot + 1, part[CONV2D_WEIGHTS]);
     for (int i = 0; i < 3; i++) resin_release(part[i]);
-    if (status != RESIN_OK) {
-        resin_release(*y);
-        *y = NULL;
-    }
     return status;
 }
 
@@ -284,7 +285,11 @@ resin_status conv2d_run_backward(op_call *call, int slot, const resin_tensor *dy
 
 /* ---- The op ---------------------------------------------------------------------------------- */
 
-resin_status conv2d_forward(op_call *call) { return conv2d_run(call, 0, NULL, &call->out); }
+resin_status conv2d_forward(op_call *call) {
+    conv_shape shape;
+    RESIN_TRY(conv2d_begin(call, &shape, &call->out));
+    return conv2d_compute(call, 0, &shape, NULL, NULL, call->out);
+}
 
 resin_status conv2d_backward(op_call *call) {
     resin_tensor *dy;

@@ -10,10 +10,13 @@ enum { CONV2D_X, CONV2D_WEIGHTS, CONV2D_BIAS };
 
 /* ---- A whole convolution on tensors ---------------------------------------------------------- */
 
-/* Checks the call's x, weights and bias, and computes y, a new tensor. x and weights are saved in
- * slots `slot` and `slot + 1`, each only if the other's gradient is wanted. `watch`, where it is
- * not NULL, may be shown y. */
-resin_status conv2d_run(op_call *call, int slot, conv_watch *watch, resin_tensor **y);
+/* Checks the call's x, weights and bias, and makes y, a new tensor; compute computes it. x and
+ * weights are saved in slots `slot` and `slot + 1`, each only if the other's gradient is wanted.
+ * Where there is an epilogue (float32 only), the bias is part of it. `watch`, where it is not NULL,
+ * may be shown y. */
+resin_status conv2d_begin(op_call *call, conv_shape *shape, resin_tensor **y);
+resin_status conv2d_compute(op_call *call, int slot, const conv_shape *shape,
+                            const conv_epilogue *epilogue, conv_watch *watch, resin_tensor *y);
 /* The gradients of x, weights and bias, as far as they are wanted, from the contiguous dy; with
  * `norm`, which conv2d_reads_norm must allow, from what that makes of dy. `watch`, where it is not
  * NULL, may be shown the whole gradient of x. */
@@ -23,14 +26,15 @@ bool conv2d_reads_norm(const op_call *call);
 
 /* ---- Its parts, on contiguous tensors of either float type ----------------------------------- */
 
-/* x may be deferred (normalized.h) where a pass reads it.
+/* x may be deferred (normalized.h) where a pass reads it. An epilogue (or NULL) is for float32.
  * x and weights have rank 4, bias (if given) rank 1, all of one float type. */
 resin_status conv2d_check_inputs(const op_call *call);
 /* bias, if given, has out_c values. */
 resin_status conv2d_check_bias(const op_call *call, int64_t out_c);
 resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape,
                                  const resin_tensor *x, const resin_tensor *weights,
-                                 const resin_tensor *bias, conv_watch *watch, resin_tensor *y);
+                                 const resin_tensor *bias, const conv_epilogue *epilogue,
+                                 conv_watch *watch, resin_tensor *y);
 resin_status conv2d_data_pass(resin_context *context, const conv_shape *shape,
                               const resin_tensor *dy, const resin_tensor *weights,
                               resin_tensor *dx);

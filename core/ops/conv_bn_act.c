@@ -4,7 +4,7 @@
  * Backward needs the convolution's result z, the statistics and, for relu with a shortcut, the
  * output, which the next layer keeps anyhow. A `deferred` output without shortcut is not computed:
  * the next convolution reads z and normalizes on the way (normalized.h). Without a graph z is
- * normalized in place. */
+ * normalized in place, in inference where the convolution writes it. */
 #include "core/base/memory.h"
 #include "core/ops/batch_norm.h"
 #include "core/ops/conv2d.h"
@@ -12,21 +12,49 @@
 
 enum { FIRST_OF_NORM = CONV2D_BIAS + 1 };
 
-resin_status conv_bn_act_forward(op_call *call) {
-    batch_norm norm;
-    resin_tensor *z = NULL;
+/* Inference: the running statistics, the shortcut and the activation are applied where the
+ * convolution writes. */
+static resin_status run_folded(op_call *call, const batch_norm *norm, const conv_shape *shape) {
+    resin_tensor *shortcut = call->in[FIRST_OF_NORM + BATCH_NORM_SHORTCUT], *dense = NULL;
+    conv_epilogue epilogue;
+    void *block;
+    RESIN_TRY(batch_norm_fold(norm, call->in[CONV2D_BIAS], &epilogue, &block));
+    resin_status status = shortcut ? tensor_contiguous(shortcut, &dense) : RESIN_OK;
+    if (status == RESIN_OK) {
+        epilogue.shortcut = dense ? tensor_data(dense) : NULL;
+        status = conv2d_compute(call, BATCH_NORM_SLOTS, shape, &epilogue, NULL, call->out);
+    }
+    resin_release(dense);
+    resin_deallocate(call->context, block);
+    return status;
+}
+
+static resin_status run_both(op_call *call, const batch_norm *norm, const conv_shape *shape,
+                             resin_tensor *z) {
+    RESIN_TRY(batch_norm_check(norm, z->rank, z->shape));
+    if (!call->recording && !norm->training && norm->dtype == RESIN_FLOAT32) {
+        call->out = resin_retain(z);
+        return run_folded(call, norm, shape);
+    }
     norm_watch watch = batch_norm_watch_statistics(call);
-    resin_status status = conv2d_run(call, BATCH_NORM_SLOTS,
-                                     op_bool(call, "training") ? &watch.watch : NULL, &z);
-    if (status == RESIN_OK)
-        status = batch_norm_start(call, FIRST_OF_NORM, z->dtype, z->rank, z->shape, &norm);
-    if (status == RESIN_OK) status = batch_norm_check(&norm, z->rank, z->shape);
     norm_output output = !call->recording             ? NORM_IN_PLACE
                          : op_bool(call, "deferred") ? NORM_DEFERRED
                                                      : NORM_NEW;
-    if (status == RESIN_OK) status = batch_norm_run(&norm, z, output, &watch);
-    resin_release(z);
+    resin_status status = conv2d_compute(call, BATCH_NORM_SLOTS, shape, NULL,
+                                         norm->training ? &watch.watch : NULL, z);
+    if (status == RESIN_OK) status = batch_norm_run(norm, z, output, &watch);
     resin_deallocate(call->context, watch.block);
+    return status;
+}
+
+resin_status conv_bn_act_forward(op_call *call) {
+    batch_norm norm;
+    conv_shape shape;
+    resin_tensor *z;
+    RESIN_TRY(conv2d_begin(call, &shape, &z));
+    resin_status status = batch_norm_start(call, FIRST_OF_NORM, z->dtype, z->rank, z->shape, &norm);
+    if (status == RESIN_OK) status = run_both(call, &norm, &shape, z);
+    resin_release(z);
     return status;
 }
 

@@ -16,6 +16,7 @@ typedef struct conv_call {
     const float *dy, *weights, *bias;
     const conv_norm *norm; /* dy comes through a batch normalization (only where the method reads
                               gradients through one) */
+    const conv_epilogue *epilogue; /* of a forward pass, or NULL */
     float *result;
     conv_watch *watch;     /* of the result, forward or of backward-data; or NULL */
     bool add;              /* the result is added to what is there (only where the method adds) */
@@ -33,6 +34,15 @@ bool conv_method_normalizes(conv_method method);
 
 /* Whether a method reads dy through a batch normalization. */
 bool conv_method_reads_norm(conv_method method);
+/* Whether a method applies the epilogue to what it has just written; for the others that is done
+ * behind. */
+bool conv_method_finishes(conv_method method);
+/* The call's epilogue for the pixels and channels of the result from y, a place of `channel`, on;
+ * false if there is none. */
+bool conv_epilogue_at(const conv_call *call, const float *y, int64_t channel, conv_epilogue *here);
+/* Applies it, if there is one, to pixels side by side and some of their channels. */
+void conv_finish(const conv_call *call, float *y, int64_t pixels, int64_t channel,
+                 int64_t channels);
 /* Whether a method adds to dx. */
 bool conv_method_adds(conv_method method);
 /* Whether conv_winograd_run_both can do both backward passes of a shape as one. */

@@ -75,6 +75,8 @@ static void multiply_panel(const direct *d, const float *strip, int64_t image, i
     const float *bias = g->call->bias, *b = conv_panel(g, group, panel);
     for (int64_t i = row; i < row_last; i++) {
         float *result = conv_result_pixel(g, (image * g->h.count + i) * g->w.count) + channel;
+        conv_epilogue epilogue;
+        bool finish = conv_epilogue_at(g->call, result, channel, &epilogue);
         if (bias) {
             for (int64_t j = 0; j < g->w.count; j++) {
                 memcpy(result + j * result_step, bias + channel, (size_t)columns * sizeof(float));
@@ -83,7 +85,8 @@ static void multiply_panel(const direct *d, const float *strip, int64_t image, i
         kernels->product_segments(g->h.taps, g->h.tap_step * line, depth * width, g->w.count,
                                   (int)columns, depth, strip + (i - row) * g->h.step * line,
                                   g->w.step * d->channels, false, b, width, result, result_step,
-                                  bias != NULL || g->call->add);
+                                  bias != NULL || g->call->add,
+                                  finish ? &epilogue : NULL);
     }
 }
 
@@ -195,7 +198,7 @@ static void add_strip(const direct *d, const float *strip, int64_t image, int64_
             row_last - row, g->h.step * line, g->w.count * width, g->w.taps * g->group_in,
             (int)columns, g->w.count, strip + tap * g->h.tap_step * line, g->w.step * d->channels,
             true, gradient, width, dweights + tap * g->w.taps * g->group_in * out_c + channel,
-            out_c, accumulate);
+            out_c, accumulate, NULL);
     }
 }
 

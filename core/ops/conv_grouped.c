@@ -286,6 +286,10 @@ static void multiply_rows(const grouped *d, const strips *s, const grouped_grid 
         .ahead_row = line, .ahead_step = g->source_c};
     d->call->kernels->grouped_rows(&part->shape, &rows,
                                    d->weights + vector * d->weights_size + part->weights_first);
+    for (int64_t row = 0; row < rows.rows; row++) {
+        conv_finish(d->call, rows.result + row * rows.result_row, rows.count,
+                    vector * d->in_vector * g->group_out, rows.lanes);
+    }
 }
 
 static void grid_piece(void *argument, int64_t piece, int worker) {

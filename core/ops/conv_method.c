@@ -34,6 +34,8 @@ bool conv_method_normalizes(conv_method method) {
     return method == CONV_WINOGRAD || method == CONV_DIRECT || method == CONV_GROUPED;
 }
 
+bool conv_method_finishes(conv_method method) { return method != CONV_REFERENCE; }
+
 bool conv_method_reads_norm(conv_method method) {
     return method == CONV_WINOGRAD || method == CONV_DIRECT;
 }

@@ -87,6 +87,7 @@ static void multiply_panel(const patches *p, const float *rows, int64_t group, i
                          conv_min(CHUNK_DEPTH, grid->depth - depth), rows + depth, p->row, false,
                          b + depth * width, width, to, to_step, bias || depth > 0);
     }
+    conv_finish(grid->call, to, count, channel, columns);
     for (int64_t i = 0; !dense && i < count; i++) {
         memcpy(conv_result_pixel(grid, pixel + i) + channel, sums + i * width,
                (size_t)columns * sizeof(float));

@@ -52,6 +52,8 @@ typedef struct rows_product {
     float *c;
     int64_t a_step, segment, width, c_step, columns;
     bool accumulate;
+    bool finish;            /* with the last chunk */
+    conv_epilogue epilogue;
     const float *next; /* the weights that are packed after this, as they lie, or NULL */
 } rows_product;
 
@@ -104,9 +106,12 @@ static void start_with_bias(const float *bias, int64_t columns, int64_t count, f
 static void multiply(const rows_job *d, rows_piece *p, const rows_product *x, int64_t row,
                      int64_t rows) {
     const conv_kernels *kernels = d->grid.call->kernels;
+    conv_epilogue epilogue = x->epilogue;
+    if (epilogue.shortcut) epilogue.shortcut += row * x->c_step;
     kernels->product_fetch(x->depth.taps, d->plane, x->segment, rows, (int)x->columns,
                            x->depth.channels, x->a + row * x->a_step, x->a_step, false, x->b,
-                           x->width, x->c + row * x->c_step, x->c_step, x->accumulate, &p->fetch);
+                           x->width, x->c + row * x->c_step, x->c_step, x->accumulate, &p->fetch,
+                           x->finish ? &epilogue : NULL);
     conv_fetch_on(&p->fetch, conv_divide_up(rows, kernels->block_rows) * x->depth.taps *
                                  x->depth.channels);
 }
@@ -152,6 +157,8 @@ static void multiply_chunk(const rows_job *d, rows_piece *p, int64_t chunk, cons
         x.b = find_weights(d, p, panel, &x.depth, &x.segment);
         x.c = d->dense ? g->result + p->pixel * g->result_c + channel
                        : p->sums + channel - p->panel * kernels->block_columns;
+        x.finish = chunk + 1 == d->chunks &&
+                   conv_epilogue_at(g->call, x.c, channel, &x.epilogue);
         if (bias) start_with_bias(bias + channel, x.columns, p->count, x.c, x.c_step);
         if (d->few) {
             x.next = panel + 1 < p->panel_last ? find_raw(d, panel + 1, chunk)

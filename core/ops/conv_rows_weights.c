@@ -84,7 +84,7 @@ static void add_pixels(const weights_job *d, weights_tile *t, int64_t pixel, int
                                    (int)conv_min(kernels->block_columns, t->columns - j), count,
                                    a + tap * d->rows_plane, a_step, true, t->gradient + j,
                                    d->gradient_row, t->dweights + row * out_c + t->column + j,
-                                   out_c, accumulate, &t->fetch);
+                                   out_c, accumulate, &t->fetch, NULL);
             conv_fetch_on(&t->fetch,
                           conv_divide_up(t->depth.channels, kernels->block_rows) * count);
         }

@@ -276,7 +276,7 @@ static int64_t bundle_of(const winograd *w) {
 
 winograd winograd_describe(const conv_call *call) {
     const conv_shape *s = &call->shape;
-    winograd w = {.kernels = call->kernels, .result = call->result, .add = call->add,
+    winograd w = {.call = call, .kernels = call->kernels, .result = call->result, .add = call->add,
                   .watch = call->watch,
                   .weights = call->weights, .bias = call->bias};
     conv_source x = {call->kernels, call->x, NULL, s->in_h, s->in_w, s->in_c};

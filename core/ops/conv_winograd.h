@@ -22,6 +22,7 @@
 enum { WINOGRAD_SLICE_CHANNELS = WINOGRAD_ROW };
 
 typedef struct winograd {
+    const conv_call *call;
     const conv_kernels *kernels;
     conv_source source;          /* the image whose v is made; in_c channels */
     conv_source gradient;        /* backward-weights: dy */

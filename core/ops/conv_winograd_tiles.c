@@ -176,8 +176,12 @@ void winograd_transform_result(const winograd *w, int64_t first, int64_t last, i
         float *to = w->result + (run.image * w->tiled_h + run.top) * line + run.left * step +
                     channel;
         for (int64_t t = 0; t < run.tiles; t++) {
-            w->kernels->winograd_output(columns, m, plane, bias, to, line, step, inside,
-                                        (int)conv_min(w->tiled_w - run.left - 4 * t, 4), w->add);
+            int pixels = (int)conv_min(w->tiled_w - run.left - 4 * t, 4);
+            w->kernels->winograd_output(columns, m, plane, bias, to, line, step, inside, pixels,
+                                        w->add);
+            for (int i = 0; w->call->epilogue && i < inside; i++) {
+                conv_finish(w->call, to + i * line, pixels, channel, columns);
+            }
             m += row;
             to += 4 * step;
         }

@@ -61,11 +61,14 @@ static void free_array(array *a) {
     free(a->exact);
 }
 
-/* Every other problem normalizes its x while it is read: x.exact holds what comes out. */
+/* Every other problem normalizes its x while it is read: x.exact holds what comes out. Some have an
+ * epilogue behind the forward pass. */
 typedef struct problem {
     conv_shape shape;
     array x, weights, bias, dy, y, dx, dweights, scale, shift;
     bool normalized;
+    array factor, offset, shortcut;
+    bool finished, adds_shortcut, relu;
 } problem;
 
 static problem new_problem(conv_shape s) {
@@ -77,7 +80,9 @@ static problem new_problem(conv_shape s) {
     int64_t weights = s.kernel_h * s.kernel_w * (s.in_c / s.groups) * s.out_c;
     problem p = {s, new_array(in), new_array(weights), new_array(s.out_c), new_array(out),
                  new_array(out), new_array(in), new_array(weights), new_array(s.in_c),
-                 new_array(s.in_c), random_integer(0, 1) == 1};
+                 new_array(s.in_c), random_integer(0, 1) == 1,
+                 new_array(s.out_c), new_array(s.out_c), new_array(out),
+                 random_integer(0, 1) == 1, random_integer(0, 1) == 1, random_integer(0, 2) > 0};
     if (!p.normalized) return p;
     for (int64_t c = 0; c < s.in_c; c++) { /* results lie in [-1, 1), too */
         p.scale.single[c] *= 0.5f;
@@ -95,7 +100,7 @@ static conv_image image_of(const problem *p) {
 }
 static void free_problem(problem *p) {
     array *arrays[] = {&p->x, &p->weights, &p->bias, &p->dy, &p->y, &p->dx, &p->dweights,
-                       &p->scale, &p->shift};
+                       &p->scale, &p->shift, &p->factor, &p->offset, &p->shortcut};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free_array(arrays[i]);
 }
 
@@ -108,10 +113,25 @@ static array *result_of(problem *p, conv_pass pass) {
     return pass == CONV_FORWARD ? &p->y : pass == CONV_BACKWARD_DATA ? &p->dx : &p->dweights;
 }
 
+static conv_epilogue epilogue_of(const problem *p) {
+    return (conv_epilogue){p->factor.single, p->offset.single,
+                           p->adds_shortcut ? p->shortcut.single : NULL, p->relu};
+}
+
+static void finish_exact(problem *p) {
+    int64_t channels = p->shape.out_c;
+    for (int64_t i = 0; p->finished && i < p->y.count; i++) {
+        double z = p->y.exact[i] * p->factor.exact[i % channels] + p->offset.exact[i % channels];
+        if (p->adds_shortcut) z += p->shortcut.exact[i];
+        p->y.exact[i] = p->relu && z < 0 ? 0 : z;
+    }
+}
+
 static void run_exact(resin_context *context, problem *p, conv_pass pass) {
     if (pass == CONV_FORWARD) {
         conv_forward_f64(context, &p->shape, p->x.exact, p->weights.exact, p->bias.exact,
                          p->y.exact);
+        finish_exact(p);
     } else if (pass == CONV_BACKWARD_DATA) {
         conv_backward_data_f64(context, &p->shape, p->dy.exact, p->weights.exact, p->dx.exact);
     } else {
@@ -122,9 +142,11 @@ static void run_exact(resin_context *context, problem *p, conv_pass pass) {
 
 static void run_fast(resin_context *context, problem *p, conv_pass pass, conv_method method,
                      const conv_kernels *kernels) {
+    conv_epilogue epilogue = epilogue_of(p);
     conv_call call = {.kernels = kernels, .shape = p->shape, .pass = pass, .x = image_of(p),
                       .dy = p->dy.single, .weights = p->weights.single,
                       .bias = pass == CONV_FORWARD ? p->bias.single : NULL,
+                      .epilogue = pass == CONV_FORWARD && p->finished ? &epilogue : NULL,
                       .result = result_of(p, pass)->single};
     array *result = result_of(p, pass);
     float guard[GUARD];
@@ -137,7 +159,7 @@ static void run_fast(resin_context *context, problem *p, conv_pass pass, conv_me
 /* The number of products in a sum of this pass. */
 static double terms(const conv_shape *s, conv_pass pass) {
     double taps = (double)(s->kernel_h * s->kernel_w);
-    if (pass == CONV_FORWARD) return taps * (double)(s->in_c / s->groups);
+    if (pass == CONV_FORWARD) return 3 + taps * (double)(s->in_c / s->groups); /* epilogue */
     if (pass == CONV_BACKWARD_DATA) return taps * (double)(s->out_c / s->groups);
     return (double)(s->batch * s->out_h * s->out_w);
 }
@@ -329,12 +351,14 @@ static void test_public_passes(void **state) {
     for (int i = 0; i < LARGE_SHAPES; i++) {
         problem p = new_problem(large_shapes[i]);
         const conv_shape *s = &p.shape;
+        conv_epilogue epilogue = epilogue_of(&p);
         run_exact(context, &p, CONV_FORWARD);
         conv_method method = conv_choose(s, CONV_FORWARD, true);
         assert_int_not_equal(method, CONV_WINOGRAD);
         assert_true(conv_method_fits(s, CONV_FORWARD, method));
-        assert_int_equal(conv_forward(context, s, method, image_of(&p), p.weights.single,
-                                      p.bias.single, p.y.single), RESIN_OK);
+        assert_int_equal(conv_forward_shown(context, s, method, image_of(&p), p.weights.single,
+                                            p.bias.single, p.finished ? &epilogue : NULL,
+                                            p.y.single, NULL), RESIN_OK);
         assert_true(largest_error(&p.y) <= 4 * (terms(s, CONV_FORWARD) + 1) * FLT_EPSILON / 2);
         method = conv_choose(s, CONV_BACKWARD_WEIGHTS, false);
         assert_true(conv_method_fits(s, CONV_BACKWARD_WEIGHTS, method));

@@ -1,0 +1,88 @@
+/* conv_finish.c: what becomes of a convolution's result where it is written: batch normalization with
+ * running statistics, a shortcut, relu. The same arithmetic as in norm_loops.h. */
+#include "core/kernels/conv_names.h"
+#include "core/kernels/kernel.h"
+
+#include <math.h>
+
+typedef int32_t vmask __attribute__((vector_size(VECTOR_FLOATS * 4)));
+
+/* NaN is not below zero and stays. */
+static inline vfloat zero_where(vmask mask, vfloat x) { return (vfloat)((vmask)x & ~mask); }
+
+/* Vectors of channels one after the other: the pixels are in the first-level cache, and scale and
+ * shift stay in registers. */
+static inline __attribute__((always_inline)) void finish_vectors(
+    int64_t pixels, int64_t channels, const float *z, int64_t z_step, const conv_epilogue *e,
+    const float *shortcut, float *y, int64_t y_step) {
+    vmask below = (vmask){0} - (e->relu ? 1 : 0);
+    for (int64_t c = 0; c + VECTOR_FLOATS <= channels; c += VECTOR_FLOATS) {
+        vfloat scale = vload(e->scale + c), shift = vload(e->shift + c);
+        for (int64_t p = 0; p < pixels; p++) {
+            vfloat v = vload(z + c + p * z_step) * scale + shift;
+            if (shortcut) v += vload(shortcut + c + p * y_step);
+            vstore(y + c + p * y_step, zero_where((v < (vfloat){0}) & below, v));
+        }
+    }
+}
+
+/* The channels that are less than a vector. */
+static void finish_rest(int64_t pixels, int channels, const float *z, int64_t z_step,
+                        const conv_epilogue *e, int64_t first, float *y, int64_t y_step) {
+    vfloat v = {0}, scale = {0}, shift = {0}, shortcut = {0};
+    size_t size = (size_t)channels * sizeof(float);
+    vmask below = (vmask){0} - (e->relu ? 1 : 0);
+    memcpy(&scale, e->scale + first, size);
+    memcpy(&shift, e->shift + first, size);
+    for (int64_t p = 0; p < pixels; p++) {
+        memcpy(&v, z + first + p * z_step, size);
+        if (e->shortcut) memcpy(&shortcut, e->shortcut + first + p * y_step, size);
+        vfloat sum = v * scale + shift + shortcut;
+        sum = zero_where((sum < (vfloat){0}) & below, sum);
+        memcpy(y + first + p * y_step, &sum, size);
+    }
+}
+
+void KERNEL(finish)(int64_t pixels, int64_t channels, const float *z, int64_t z_step,
+                    const conv_epilogue *e, float *y, int64_t y_step) {
+    if (e->shortcut) finish_vectors(pixels, channels, z, z_step, e, e->shortcut, y, y_step);
+    else finish_vectors(pixels, channels, z, z_step, e, NULL, y, y_step);
+    int rest = (int)(channels % VECTOR_FLOATS);
+    if (rest > 0) finish_rest(pixels, rest, z, z_step, e, channels - rest, y, y_step);
+}
+
+/* By blocks of constant length, so that each loop is some vectors. */
+enum { BLOCK = 8 };
+
+static __attribute__((noinline)) void read_block(const float *from, int count, float otherwise, double to[BLOCK]) {
+    float copy[BLOCK];
+    for (int i = 0; i < BLOCK; i++) copy[i] = otherwise;
+    if (from) memcpy(copy, from, (size_t)count * sizeof *copy);
+    for (int i = 0; i < BLOCK; i++) to[i] = (double)copy[i];
+}
+
+static const float *block_at(const float *vector, int64_t first) {
+    return vector ? vector + first : NULL;
+}
+
+void KERNEL(fold_norm)(int64_t channels, const float *mean, const float *variance,
+                       const float *gamma, const float *beta, const float *bias, double epsilon,
+                       float *scale, float *shift) {
+    for (int64_t first = 0; first < channels; first += BLOCK) {
+        int count = channels - first < BLOCK ? (int)(channels - first) : BLOCK;
+        double centre[BLOCK], square[BLOCK], factor[BLOCK], offset[BLOCK], before[BLOCK];
+        float out[2][BLOCK];
+        read_block(mean + first, count, 0, centre);
+        read_block(variance + first, count, 1, square);
+        read_block(block_at(gamma, first), count, 1, factor);
+        read_block(block_at(beta, first), count, 0, offset);
+        read_block(block_at(bias, first), count, 0, before);
+        for (int i = 0; i < BLOCK; i++) {
+            factor[i] /= sqrt(square[i] + epsilon);
+            out[0][i] = (float)factor[i];
+            out[1][i] = (float)(offset[i] + (before[i] - centre[i]) * factor[i]);
+        }
+        memcpy(scale + first, out[0], (size_t)count * sizeof *scale);
+        memcpy(shift + first, out[1], (size_t)count * sizeof *shift);
+    }
+}
