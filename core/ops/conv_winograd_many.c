@@ -125,7 +125,7 @@ static void product_piece(void *argument, int64_t piece, int worker) {
             if (w->in_c == w->slices * row) {
                 w->kernels->product_segments(w->slices, w->blocks * w->v_size, row * width,
                                              to - from, (int)width, row, v, row, false, u, width,
-                                             m, width, false);
+                                             m, width, false, NULL);
                 continue;
             }
             for (int64_t slice = 0; slice < w->slices; slice++) {
