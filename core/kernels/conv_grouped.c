@@ -51,9 +51,9 @@ static ALWAYS_INLINE vindex load_index(const grouped_shape *shape, int64_t chann
 }
 
 static __attribute__((noinline)) void copy_lanes(int pixels, int lanes, const float *from,
-                                                 float *to, int64_t to_step) {
-    for (int j = 0; j < pixels; j++) {
-        for (int l = 0; l < lanes; l++) to[j * to_step + l] = from[j * VECTOR_FLOATS + l];
+                                                 const grouped_rows *r, float *to) {
+    for (int j = 0; j < pixels; j++, to += r->result_step, from += VECTOR_FLOATS) {
+        for (int l = 0; l < lanes; l++) to[l] = r->add ? to[l] + from[l] : from[l];
     }
 }
 
@@ -84,8 +84,8 @@ static ALWAYS_INLINE int taps_at_once(const int step, int64_t left) {
 static ALWAYS_INLINE void multiply_pixels(const int pixels, const int step,
                                           const grouped_lanes kind, const grouped_shape *shape,
                                           const float *const *strip, int64_t place,
-                                          const float *weights, float *result,
-                                          int64_t result_step, int lanes) {
+                                          const float *weights, const grouped_rows *r,
+                                          float *result) {
     vfloat sum[LARGEST_BLOCK], start = vload(weights);
     int64_t column = shape->step * VECTOR_FLOATS;
     weights += VECTOR_FLOATS;
@@ -114,30 +114,27 @@ static ALWAYS_INLINE void multiply_pixels(const int pixels, const int step,
         }
     }
     float copy[LARGEST_BLOCK * VECTOR_FLOATS];
-    float *to = lanes == VECTOR_FLOATS ? result : copy;
-    int64_t to_step = lanes == VECTOR_FLOATS ? result_step : VECTOR_FLOATS;
+    bool direct = r->lanes == VECTOR_FLOATS && !r->add;
+    float *to = direct ? result : copy;
+    int64_t to_step = direct ? r->result_step : VECTOR_FLOATS;
     UNROLL
     for (int j = 0; j < pixels; j++) vstore(to + j * to_step, sum[j]);
-    if (to == copy) copy_lanes(pixels, lanes, copy, result, result_step);
+    if (!direct) copy_lanes(pixels, r->lanes, copy, r, result);
 }
 
-/* What belongs to the pixels [first, last) of row i. */
-static void fetch_ahead(const grouped_shape *shape, const grouped_rows *r, int64_t i,
-                        int64_t first, int64_t last) {
+/* Pixels [first, last) of the next row of the result, where they have gaps: nothing else foresees
+ * them. In line, since a compiler takes a function that only does this for one without effect. */
+static ALWAYS_INLINE void fetch_next(const grouped_rows *r, int64_t i, int64_t first,
+                                     int64_t last) {
     const float *result = r->result + (i + 1) * r->result_row;
-    for (int64_t j = first; j < last; j++) __builtin_prefetch(result + j * r->result_step, 1, 2);
-    for (int64_t row = 0; r->ahead && row < r->row_step; row++) {
-        const float *ahead = r->ahead + (i * r->row_step + row) * r->ahead_row;
-        for (int64_t j = first * shape->step; j < last * shape->step; j++) {
-            __builtin_prefetch(ahead + j * r->ahead_step, 0, 2);
-        }
+    for (int64_t j = first; r->gaps && j < last; j++) {
+        __builtin_prefetch(result + j * r->result_step, 1, 2);
     }
 }
 
 #define PIXEL_CASE(n)                                                                            \
     case n:                                                                                      \
-        multiply_pixels(n, step, kind, shape, strip, place, weights, result, r->result_step,     \
-                        r->lanes);                                                               \
+        multiply_pixels(n, step, kind, shape, strip, place, weights, r, result);                 \
         break;
 
 #define SMALL_CASES                                                                       \
@@ -156,7 +153,7 @@ static ALWAYS_INLINE void multiply_row(const int step, const grouped_lanes kind,
         int pixels = (int)((r->count - first + blocks - 1) / blocks);
         int64_t place = r->place + first * shape->step * VECTOR_FLOATS;
         float *result = r->result + i * r->result_row + first * r->result_step;
-        fetch_ahead(shape, r, i, first, first + pixels);
+        fetch_next(r, i, first, first + pixels);
         if (block == 2) {
             switch (pixels) { PIXEL_CASE(1) PIXEL_CASE(2) }
         } else if (block == 8) {
@@ -366,14 +363,6 @@ void KERNEL(grouped_gradient)(const grouped_shape *shape, const grouped_pixels *
     }
 }
 
-/* A pixel as it lies or, where there is a scale, normalized as by `normalize` (conv_pack.c). */
-static ALWAYS_INLINE vfloat read_pixel(const float *x, const float *scale, const float *shift) {
-    if (!scale) return vload(x);
-    vfloat z = vload(x) * vload(scale) + vload(shift);
-    vindex below = z < (vfloat){0};
-    return (vfloat)((vindex)z & ~below);
-}
-
 static void copy_some(int lanes, const float *x, const float *scale, const float *shift,
                       float *to) {
     float copy[VECTOR_FLOATS] = {0};
@@ -384,29 +373,61 @@ static void copy_some(int lanes, const float *x, const float *scale, const float
     vstore(to, vload(copy));
 }
 
+/* Some vectors of each pixel; their scales stay in registers. `ahead` is fetched. */
+static ALWAYS_INLINE void copy_columns(const int vectors, const bool scaled, int64_t pixels,
+                                       int lanes, const float *x, int64_t x_step,
+                                       const float *scale, const float *shift, float *to,
+                                       int64_t plane, int64_t ahead) {
+    vfloat factor[4], offset[4];
+    UNROLL
+    for (int i = 0; i < vectors; i++) {
+        if (scaled) factor[i] = vload(scale + i * lanes);
+        if (scaled) offset[i] = vload(shift + i * lanes);
+    }
+    for (int64_t p = 0; p < pixels; p++, x += x_step, to += VECTOR_FLOATS) {
+        UNROLL
+        for (int i = 0; i < vectors; i++) {
+            vfloat value = vload(x + i * lanes);
+            __builtin_prefetch(x + i * lanes + ahead);
+            if (scaled) {
+                value = value * factor[i] + offset[i];
+                vindex below = value < (vfloat){0};
+                value = (vfloat)((vindex)value & ~below);
+            }
+            vstore(to + i * plane, value);
+        }
+    }
+}
+
 void KERNEL(grouped_copy)(int64_t pixels, int64_t channels, int lanes, const float *x,
                           int64_t x_step, const float *scale, const float *shift, float *to,
                           int64_t plane) {
     /* Floats fetched ahead: as many as are on their way from memory at a time. */
     enum { AHEAD = 1024 };
     const int64_t ahead = (AHEAD + channels - 1) / channels * x_step;
-    for (int64_t i = 0; i < pixels; i++) {
-        /* A whole vector is read where that many floats of the row, and of scale, are left. */
-        int64_t row = scale ? 0 : (pixels - 1 - i) * x_step;
-        int64_t whole = row + channels - VECTOR_FLOATS, c = 0;
-        float *place = to;
-        for (; c < channels && c <= whole; c += lanes) {
-            __builtin_prefetch(x + c + ahead);
-            vstore(place, read_pixel(x + c, scale ? scale + c : NULL, scale ? shift + c : NULL));
-            place += plane;
+    /* Whole vectors are read where that many floats of each pixel are left. */
+    int64_t c = 0;
+    for (; c + 3 * lanes + VECTOR_FLOATS <= channels; c += 4 * lanes, to += 4 * plane) {
+        if (scale) {
+            copy_columns(4, true, pixels, lanes, x + c, x_step, scale + c, shift + c, to, plane,
+                         ahead);
+        } else {
+            copy_columns(4, false, pixels, lanes, x + c, x_step, NULL, NULL, to, plane, ahead);
         }
-        for (; c < channels; c += lanes) {
-            copy_some((int)(channels - c < lanes ? channels - c : lanes), x + c,
-                      scale ? scale + c : NULL, scale ? shift + c : NULL, place);
-            place += plane;
+    }
+    for (; c + VECTOR_FLOATS <= channels; c += lanes, to += plane) {
+        if (scale) {
+            copy_columns(1, true, pixels, lanes, x + c, x_step, scale + c, shift + c, to, plane,
+                         ahead);
+        } else {
+            copy_columns(1, false, pixels, lanes, x + c, x_step, NULL, NULL, to, plane, ahead);
         }
-        x += x_step;
-        to += VECTOR_FLOATS;
+    }
+    for (; c < channels; c += lanes, to += plane) {
+        for (int64_t i = 0; i < pixels; i++) {
+            copy_some((int)(channels - c < lanes ? channels - c : lanes), x + i * x_step + c,
+                      scale ? scale + c : NULL, scale ? shift + c : NULL, to + i * VECTOR_FLOATS);
+        }
     }
 }
 

@@ -79,10 +79,8 @@ typedef struct grouped_rows {
     float *result;
     int64_t result_row, result_step; /* floats from row to row and from pixel to pixel */
     int lanes;                       /* of a pixel of the result */
-    /* What is fetched meanwhile, if it is not NULL: as many rows of the source, and for each pixel
-     * as many of its pixels, as the strip has for one of the result. */
-    const float *ahead;
-    int64_t ahead_row, ahead_step;
+    bool add;                        /* to the result */
+    bool gaps;                       /* between the pixels: others are written by somebody else */
 } grouped_rows;
 
 /* Places of memory from which a product fetches ahead for what comes after it: in each step along

@@ -266,13 +266,10 @@ static void weights_piece(void *argument, int64_t vector, int worker) {
     }
 }
 
-/* Rows [i, i + count) of a grid and one vector of the strips. The first grid fetches the rows of
- * the source that are copied next. */
+/* Rows [i, i + count) of a grid and one vector of the strips. */
 static void multiply_rows(const grouped *d, const strips *s, const grouped_grid *part,
                           int64_t vector, int64_t i, int64_t count, const float *const *strip) {
     const conv_grid *g = &part->grid;
-    int64_t next = s->top + s->filled, line = g->w.source * g->source_c;
-    bool ahead = part == d->grids && next >= 0 && next < g->h.source;
     const grouped_rows rows = {
         .rows = conv_min(count, g->h.count - i), .count = g->w.count, .strip = strip + part->top,
         .row_step = g->h.step,
@@ -281,9 +278,7 @@ static void multiply_rows(const grouped *d, const strips *s, const grouped_grid 
                   vector * d->in_vector * g->group_out,
         .result_row = g->h.spread * g->result_w * g->result_c,
         .result_step = g->w.spread * g->result_c, .lanes = lanes_of(d, vector),
-        .ahead = !ahead ? NULL : g->source + (s->image * g->h.source + next) * line +
-                                     vector * d->in_vector * g->group_in,
-        .ahead_row = line, .ahead_step = g->source_c};
+        .add = d->call->add, .gaps = g->w.spread > 1};
     d->call->kernels->grouped_rows(&part->shape, &rows,
                                    d->weights + vector * d->weights_size + part->weights_first);
     for (int64_t row = 0; row < rows.rows; row++) {

@@ -40,7 +40,9 @@ bool conv_method_reads_norm(conv_method method) {
     return method == CONV_WINOGRAD || method == CONV_DIRECT;
 }
 
-bool conv_method_adds(conv_method method) { return conv_method_reads_norm(method); }
+bool conv_method_adds(conv_method method) {
+    return conv_method_reads_norm(method) || method == CONV_GROUPED;
+}
 
 /* The costs below count multiply-adds, and whatever else a method does as the number of multiply-
  * adds that take as long, estimated for vectors of 16 floats. The smallest cost wins. */
