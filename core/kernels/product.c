@@ -25,7 +25,7 @@ typedef struct product_shape {
     const conv_epilogue *epilogue; /* or NULL; */
     const float *shortcut;         /* its shortcut for the block, or NULL */
     conv_fetch fetch;  /* what is fetched ahead */
-    int64_t fetch_row; /* not 0: fetch.at[0] moves on by so much for each row of a block instead */
+    int64_t fetch_row; /* not 0: fetch.at[0] jumps so far for each row of a block instead */
 } product_shape;
 
 typedef int32_t vmask __attribute__((vector_size(VECTOR_FLOATS * 4)));
@@ -253,9 +253,8 @@ static void multiply_panel(int64_t rows, int columns, bool a_by_columns, bool ah
         }
         if (shape->shortcut) shape->shortcut += count * shape->c_step;
         for (int i = 0; ahead && i < FETCHES; i++) {
-            shape->fetch.at[i] += i == 0 && shape->fetch_row
-                                      ? count * shape->fetch_row
-                                      : shape->segments * shape->depth * shape->fetch.step[i];
+            bool by_rows = i == 0 && shape->fetch_row;
+            shape->fetch.at[i] += by_rows ? count * shape->fetch_row : shape->fetch.jump[i];
         }
         a += a_by_columns ? count : count * shape->a_step;
         c += count * shape->c_step;
@@ -290,7 +289,8 @@ void KERNEL(product_ahead)(int64_t rows, int columns, int64_t depth, const float
     product_shape shape = {.depth = depth, .segments = 1, .a_step = a_step, .b_step = b_step,
                            .c_step = c_step, .accumulate = accumulate};
     shape.fetch = (conv_fetch){{a + (a_by_columns ? depth : BLOCK_ROWS) * a_step,
-                                b + depth * b_step, b}, {AHEAD_A, AHEAD_B, 0}};
+                                b + depth * b_step, b}, {AHEAD_A, AHEAD_B, 0},
+                               {depth * AHEAD_A, depth * AHEAD_B, 0}};
     if (!a_by_columns) shape.fetch_row = a_step;
     multiply_panel(rows, columns, a_by_columns, true, &shape, a, b, c);
 }
@@ -305,7 +305,7 @@ void KERNEL(product_segments)(int64_t segments, int64_t a_segment, int64_t b_seg
                            .epilogue = epilogue,
                            .shortcut = epilogue ? epilogue->shortcut : NULL};
     /* Only the loops that fetch ahead have an epilogue in registers; here they fetch nothing new. */
-    if (epilogue) shape.fetch = (conv_fetch){{b, b, b}, {0}};
+    if (epilogue) shape.fetch = (conv_fetch){{b, b, b}, {0}, {0}};
     multiply_panel(rows, columns, a_by_columns, epilogue != NULL, &shape, a, b, c);
 }
 

@@ -22,7 +22,7 @@ enum {
     GATHER_PIXELS = 16,
     MINIMUM_CHANNELS = 16,
     FAR_ROWS = 1024,
-    SHORT_ROW = 12 /* pixels of the result: too few for the register block */
+    SHORT_ROW = 20 /* pixels of the result, of which the register block takes too few at a time */
 };
 
 typedef struct rows_job {
@@ -108,12 +108,12 @@ static void multiply(const rows_job *d, rows_piece *p, const rows_product *x, in
     const conv_kernels *kernels = d->grid.call->kernels;
     conv_epilogue epilogue = x->epilogue;
     if (epilogue.shortcut) epilogue.shortcut += row * x->c_step;
+    conv_fetch_in_line(&p->fetch, x->depth.taps * x->depth.channels);
     kernels->product_fetch(x->depth.taps, d->plane, x->segment, rows, (int)x->columns,
                            x->depth.channels, x->a + row * x->a_step, x->a_step, false, x->b,
                            x->width, x->c + row * x->c_step, x->c_step, x->accumulate, &p->fetch,
                            x->finish ? &epilogue : NULL);
-    conv_fetch_on(&p->fetch, conv_divide_up(rows, kernels->block_rows) * x->depth.taps *
-                                 x->depth.channels);
+    conv_fetch_on(&p->fetch, conv_divide_up(rows, kernels->block_rows));
 }
 
 /* The weights that are packed next, as they lie: forward lines, of which a row of a panel is two,
@@ -123,12 +123,12 @@ static void fetch_weights(const rows_job *d, rows_piece *p, const rows_product *
     int64_t width = g->call->kernels->block_columns, step = g->call->shape.out_c;
     bool back = g->call->pass == CONV_BACKWARD_DATA;
     if (!x->next || block >= (back ? width / 2 : 2)) {
-        p->fetch = (conv_fetch){{x->b, x->b, x->b}, {0}};
+        p->fetch = (conv_fetch){{x->b, x->b, x->b}, {0}, {0}};
     } else if (back) {
         const float *row = x->next + 2 * block * step;
-        p->fetch = (conv_fetch){{row, row + step, x->b}, {1, 1, 0}};
+        p->fetch = (conv_fetch){{row, row + step, x->b}, {1, 1, 0}, {0}};
     } else {
-        p->fetch = (conv_fetch){{x->next + block * (width - 1), x->b, x->b}, {step}};
+        p->fetch = (conv_fetch){{x->next + block * (width - 1), x->b, x->b}, {step}, {0}};
     }
 }
 
@@ -190,7 +190,7 @@ static void fetch_next(const rows_job *d, rows_piece *p) {
     int64_t panels = p->panel_last - p->panel;
     int64_t next = conv_min(p->pixel + p->count, g->pixels) * g->source_c;
     int64_t step = conv_same_pixels(g) && !d->few ? conv_divide_up(kernels->block_rows, panels) : 0;
-    p->fetch = (conv_fetch){{g->source + next, g->source, g->source}, {step}};
+    p->fetch = (conv_fetch){{g->source + next, g->source, g->source}, {step}, {0}};
     if (step && d->norm) p->fetch.at[1] = d->norm->x + next, p->fetch.step[1] = step;
 }
 
@@ -249,8 +249,10 @@ bool conv_rows_fit(const conv_grid *g) {
     int64_t taps = g->h.taps * g->w.taps;
     if (g->call->shape.groups > 1) return false;
     if (taps == 1) return true;
-    return g->group_in >= MINIMUM_CHANNELS && g->group_out >= g->call->kernels->block_columns &&
-           (g->w.step > 1 || g->w.spread > 1 || g->w.count < SHORT_ROW);
+    if (g->group_in < MINIMUM_CHANNELS || g->group_out < g->call->kernels->block_columns) {
+        return false;
+    }
+    return g->w.count < SHORT_ROW || (g->call->pass == CONV_BACKWARD_WEIGHTS && g->w.step > 1);
 }
 
 /* How the depth is cut into chunks: some taps, or some channels of one. */

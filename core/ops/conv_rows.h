@@ -28,9 +28,14 @@ void conv_gather_pixels(const conv_kernels *kernels, conv_image image, const con
                         int64_t count, int64_t channel, int64_t channels, const float *from,
                         int64_t step, float *to, int64_t to_step);
 
-/* Moves fetches on behind a product of so many steps. */
-static inline void conv_fetch_on(conv_fetch *fetch, int64_t steps) {
-    for (int i = 0; i < FETCHES; i++) fetch->at[i] += steps * fetch->step[i];
+/* Lets fetches follow on from block to block, of so many steps each. */
+static inline void conv_fetch_in_line(conv_fetch *fetch, int64_t steps) {
+    for (int i = 0; i < FETCHES; i++) fetch->jump[i] = steps * fetch->step[i];
+}
+
+/* Moves fetches on behind so many blocks. */
+static inline void conv_fetch_on(conv_fetch *fetch, int64_t blocks) {
+    for (int i = 0; i < FETCHES; i++) fetch->at[i] += blocks * fetch->jump[i];
 }
 
 /* Whether forward and backward-data of a grid are done by gathered rows, and they themselves: with

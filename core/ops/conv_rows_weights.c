@@ -12,15 +12,16 @@
 #include <string.h>
 
 enum {
-    TILE_ROWS = 512,
-    TILE_FLOATS = 128 << 10,
+    LINE = 16, /* floats of a cache line */
+    TILE_ROWS = 256,
+    TILE_FLOATS = 64 << 10,
     TILE_COLUMNS = 256,      /* at least, if there are as many, */
     MOST_COLUMNS = 1024,     /* and at most */
-    STRIP_FLOATS = 96 << 10, /* of the rows of x and dy that a piece gathers at a time */
+    STRIP_FLOATS = 128 << 10, /* of the rows of x and dy that a piece gathers at a time */
     MOST_PIXELS = 256,
     FEWEST_PIXELS = 64,
     ENOUGH_PIECES = 64,
-    PART_PIXELS = 512 /* of a part, at least: adding a part takes as long as some hundred pixels */
+    PART_PIXELS = 768 /* of a part, at least: adding a part takes as long as some hundred pixels */
 };
 
 typedef struct weights_job {
@@ -37,28 +38,45 @@ typedef struct weights_tile {
     conv_depth depth;
     int64_t column, columns;
     float *rows, *gradient, *dweights;
+    int64_t blocks; /* of the products of some pixels */
     conv_fetch fetch;
+    int64_t fetches[FETCHES]; /* blocks that have something to fetch */
 } weights_tile;
 
-/* What the next pixels read, spread over the steps of these. */
+/* Fetches a part of the rows of the next pixels: whole rows in line, spread over all blocks of these
+ * pixels' products; otherwise a column of lines with each block, until all are under way. */
+static void fetch_rows(weights_tile *t, int i, const float *next, int64_t row, int64_t floats,
+                       int64_t pixels) {
+    t->fetch.at[i] = next;
+    if (floats == row) {
+        t->fetch.step[i] = conv_divide_up(row, t->blocks);
+        t->fetch.jump[i] = pixels * t->fetch.step[i];
+        t->fetches[i] = t->blocks;
+    } else {
+        t->fetch.step[i] = row;
+        t->fetch.jump[i] = LINE;
+        t->fetches[i] = conv_divide_up(floats, LINE);
+    }
+}
+
 static void fetch_next(const weights_job *d, weights_tile *t, int64_t pixel, int64_t count) {
     const conv_grid *g = &d->grid;
-    const conv_kernels *kernels = g->call->kernels;
     int64_t out_c = g->call->shape.out_c, next = conv_min(pixel + count, g->pixels);
-    int64_t steps = conv_divide_up(t->columns, kernels->block_columns) * t->depth.taps *
-                    conv_divide_up(t->depth.channels, kernels->block_rows);
-    bool all_x = conv_same_pixels(g) && t->depth.channels == g->source_c;
-    t->fetch = (conv_fetch){{g->source, g->source, g->source}, {0}};
-    if (all_x) {
-        t->fetch.at[0] = g->source + next * g->source_c;
-        t->fetch.step[0] = conv_divide_up(g->source_c, steps);
+    const float *x = g->source + next * g->source_c + t->depth.channel;
+    int64_t dy = next * out_c + t->column;
+    t->fetch = (conv_fetch){{t->rows, t->rows, t->rows}, {0}, {0}};
+    if (conv_same_pixels(g)) fetch_rows(t, 0, x, g->source_c, t->depth.channels, count);
+    fetch_rows(t, 1, g->call->dy + dy, out_c, t->columns, count);
+    if (g->call->norm) fetch_rows(t, 2, g->call->norm->x + dy, out_c, t->columns, count);
+}
+
+/* After so many blocks. */
+static void fetch_on(weights_tile *t, int64_t blocks) {
+    conv_fetch_on(&t->fetch, blocks);
+    for (int i = 0; i < FETCHES; i++) {
+        t->fetches[i] -= blocks;
+        if (t->fetches[i] <= 0) t->fetch.step[i] = t->fetch.jump[i] = 0;
     }
-    if (t->columns != out_c) return;
-    t->fetch.at[1] = g->call->dy + next * out_c;
-    t->fetch.step[1] = conv_divide_up(out_c, steps);
-    if (!g->call->norm) return;
-    t->fetch.at[2] = g->call->norm->x + next * out_c;
-    t->fetch.step[2] = t->fetch.step[1];
 }
 
 /* Adds some pixels to a tile. */
@@ -85,8 +103,7 @@ static void add_pixels(const weights_job *d, weights_tile *t, int64_t pixel, int
                                    a + tap * d->rows_plane, a_step, true, t->gradient + j,
                                    d->gradient_row, t->dweights + row * out_c + t->column + j,
                                    out_c, accumulate, &t->fetch, NULL);
-            conv_fetch_on(&t->fetch,
-                          conv_divide_up(t->depth.channels, kernels->block_rows) * count);
+            fetch_on(t, conv_divide_up(t->depth.channels, kernels->block_rows));
         }
     }
 }
@@ -97,7 +114,8 @@ static void tile_piece(void *argument, int64_t piece, int worker) {
     int64_t column_tile = piece % d->column_tiles, rest = piece / d->column_tiles;
     int64_t channel_tile = rest % d->channel_tiles, tap_tile = rest / d->channel_tiles % d->tap_tiles;
     int64_t part = rest / d->channel_tiles / d->tap_tiles, first, last;
-    int64_t width = d->tile_panels * g->call->kernels->block_columns;
+    const conv_kernels *kernels = g->call->kernels;
+    int64_t width = d->tile_panels * kernels->block_columns;
     weights_tile t = {.rows = d->rows + worker * d->rows_size,
                       .gradient = d->gradient + worker * d->gradient_size,
                       .dweights = d->parts > 1 ? d->partial + part * d->partial_size : g->result,
@@ -107,6 +125,8 @@ static void tile_piece(void *argument, int64_t piece, int worker) {
     t.columns = conv_min(width, g->group_out - t.column);
     t.depth.taps = conv_min(d->tile_taps, g->h.taps * g->w.taps - t.depth.tap);
     t.depth.channels = conv_min(d->tile_channels, g->group_in - t.depth.channel);
+    t.blocks = conv_divide_up(t.depth.channels, kernels->block_rows) * t.depth.taps *
+               conv_divide_up(t.columns, kernels->block_columns);
     resin_piece_bounds(g->pixels, d->parts, part, &first, &last);
     int64_t steps = conv_divide_up(last - first, d->pixels), pixel, pixel_last;
     for (int64_t i = 0; i < steps; i++) {
