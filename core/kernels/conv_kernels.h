@@ -84,7 +84,8 @@ typedef struct grouped_rows {
 } grouped_rows;
 
 /* Places of memory from which a product fetches ahead for what comes after it: in each step along
- * the depth of each of its blocks, the line at `at`, which then moves on by `step` floats; and from block to block by `jump`. */
+ * the depth of each of its blocks, the line at `at`, which then moves on by `step` floats;
+ * and from block to block by `jump`. */
 enum { FETCHES = 3 };
 typedef struct conv_fetch {
     const float *at[FETCHES];

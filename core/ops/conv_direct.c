@@ -5,7 +5,10 @@
  *
  * A piece works on a strip: the source rows that some rows of the result need, with the padding
  * around them (and only the channels of its group). Without padding and groups the image itself is
- * the strip. Needs dilation_w = 1. */
+ * the strip. Needs dilation_w = 1.
+ *
+ * Where such rows are short, or a kernel is a single pixel, the pixels of all rows are one matrix
+ * (conv_rows.h). */
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/ops/conv_grid.h"

@@ -47,8 +47,8 @@ static void gather_tap(const conv_grid *grid, const conv_norm *norm, int64_t ima
         clear_rows(count, to, row);
         return;
     }
-    const float *from = grid->source + ((image * h->source + y) * w->source + x + before * w->step) *
-                                           grid->source_c + depth->channel;
+    int64_t pixel = (image * h->source + y) * w->source + x + before * w->step;
+    const float *from = grid->source + pixel * grid->source_c + depth->channel;
     clear_rows(before, to, row);
     conv_gather_pixels(grid->call->kernels, grid->image, norm, end - before, depth->channel,
                        depth->channels, from, w->step * grid->source_c, to + before * row, row);

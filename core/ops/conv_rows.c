@@ -2,9 +2,9 @@
  * (conv_rows.h): 1x1 kernels, and strides whose pixels are not one long row.
  *
  * A piece multiplies a block of pixels with a group of panels, chunk by chunk of the depth: the
- * pixels' chunk stays in the second-level cache, and what the next block reads is fetched meanwhile.
- * Where there are only a few pixels they are one block, gathered by all together, and a piece packs
- * its panels itself, right before it reads them: then each weight is read once. */
+ * pixels' chunk stays in the second-level cache, and what the next block reads is fetched
+ * meanwhile. Where there are only a few pixels they are one block, gathered by all together, and a
+ * piece packs its panels itself, right before it reads them: then each weight is read once. */
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/ops/conv_rows.h"
@@ -20,7 +20,8 @@ enum {
     FEW_PIECES = 8,
     GATHER_PANELS = 8, /* of a piece, at least: what its pixels are gathered for */
     GATHER_PIXELS = 16,
-    MINIMUM_CHANNELS = 16,
+    MINIMUM_CHANNELS = 16, /* with several taps, for each of which pixels are gathered: */
+    TAPS_PANELS = 4,       /* so many panels must make use of that */
     FAR_ROWS = 1024,
     SHORT_ROW = 20 /* pixels of the result, of which the register block takes too few at a time */
 };
@@ -249,10 +250,11 @@ bool conv_rows_fit(const conv_grid *g) {
     int64_t taps = g->h.taps * g->w.taps;
     if (g->call->shape.groups > 1) return false;
     if (taps == 1) return true;
-    if (g->group_in < MINIMUM_CHANNELS || g->group_out < g->call->kernels->block_columns) {
-        return false;
-    }
-    return g->w.count < SHORT_ROW || (g->call->pass == CONV_BACKWARD_WEIGHTS && g->w.step > 1);
+    bool weights = g->call->pass == CONV_BACKWARD_WEIGHTS;
+    int64_t panels = weights ? TAPS_PANELS / 2 : TAPS_PANELS;
+    return g->group_in >= MINIMUM_CHANNELS &&
+           g->group_out >= panels * g->call->kernels->block_columns &&
+           (g->w.count < SHORT_ROW || (weights && g->w.step > 1));
 }
 
 /* How the depth is cut into chunks: some taps, or some channels of one. */
@@ -306,7 +308,8 @@ static void cut(rows_job *d) {
                                : d->plane * d->chunk_taps;
     int64_t width = conv_divide_up(g->panels, d->panel_groups) * g->call->kernels->block_columns;
     d->sums_size = d->dense ? 0 : d->block_pixels * width;
-    d->panel_size = d->few ? d->chunk_taps * d->chunk_channels * g->call->kernels->block_columns : 0;
+    int64_t chunk = d->chunk_taps * d->chunk_channels;
+    d->panel_size = d->few ? chunk * g->call->kernels->block_columns : 0;
 }
 
 static resin_status run(resin_context *context, rows_job *d) {

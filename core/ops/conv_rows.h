@@ -18,8 +18,8 @@ int64_t conv_row_floats(int64_t channels);
 /* Whether the pixels of a grid are those of the source, in order. */
 bool conv_same_pixels(const conv_grid *grid);
 
-/* Gathers `count` pixels of a grid (of one group): planes of `plane` floats, rows of row_floats. `norm`
- * (or NULL) is what the source comes through as a gradient. */
+/* Gathers `count` pixels of a grid (of one group): planes of `plane` floats, rows of
+ * conv_row_floats. `norm` (or NULL) is what the source comes through as a gradient. */
 void conv_gather_rows(const conv_grid *grid, const conv_norm *norm, int64_t pixel, int64_t count,
                       conv_depth depth, float *to, int64_t plane);
 

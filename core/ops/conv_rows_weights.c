@@ -2,9 +2,9 @@
  * (conv_rows.h).
  *
  * dweights is cut into tiles of rows (taps and channels of x) and columns (channels of dy), and the
- * pixels into parts. A piece sums one tile over one part, some pixels at a time: their rows of x and
- * of dy are gathered once for the whole tile and stay in the second-level cache, as the tile does,
- * and what the next pixels read is fetched meanwhile. Parts are added in order. */
+ * pixels into parts. A piece sums one tile over one part, some pixels at a time: their rows of x
+ * and of dy are gathered once for the whole tile and stay in the second-level cache, as the tile
+ * does, and what the next pixels read is fetched meanwhile. Parts are added in order. */
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/ops/conv_rows.h"
@@ -43,8 +43,8 @@ typedef struct weights_tile {
     int64_t fetches[FETCHES]; /* blocks that have something to fetch */
 } weights_tile;
 
-/* Fetches a part of the rows of the next pixels: whole rows in line, spread over all blocks of these
- * pixels' products; otherwise a column of lines with each block, until all are under way. */
+/* Fetches a part of the rows of the next pixels: whole rows in line, spread over all blocks of
+ * these pixels' products; otherwise a column of lines with each block, until all are under way. */
 static void fetch_rows(weights_tile *t, int i, const float *next, int64_t row, int64_t floats,
                        int64_t pixels) {
     t->fetch.at[i] = next;
@@ -91,9 +91,9 @@ static void add_pixels(const weights_job *d, weights_tile *t, int64_t pixel, int
         conv_gather_rows(g, NULL, pixel, count, t->depth, t->rows, d->rows_plane);
         a = t->rows;
     }
-    conv_gather_pixels(kernels, (conv_image){.pixels = g->call->dy}, g->call->norm, count, t->column,
-                       t->columns, g->call->dy + pixel * out_c + t->column, out_c, t->gradient,
-                       d->gradient_row);
+    conv_gather_pixels(kernels, (conv_image){.pixels = g->call->dy}, g->call->norm, count,
+                       t->column, t->columns, g->call->dy + pixel * out_c + t->column, out_c,
+                       t->gradient, d->gradient_row);
     fetch_next(d, t, pixel, count);
     for (int64_t j = 0; j < t->columns; j += kernels->block_columns) {
         for (int64_t tap = 0; tap < t->depth.taps; tap++) {
@@ -112,7 +112,8 @@ static void tile_piece(void *argument, int64_t piece, int worker) {
     const weights_job *d = argument;
     const conv_grid *g = &d->grid;
     int64_t column_tile = piece % d->column_tiles, rest = piece / d->column_tiles;
-    int64_t channel_tile = rest % d->channel_tiles, tap_tile = rest / d->channel_tiles % d->tap_tiles;
+    int64_t channel_tile = rest % d->channel_tiles;
+    int64_t tap_tile = rest / d->channel_tiles % d->tap_tiles;
     int64_t part = rest / d->channel_tiles / d->tap_tiles, first, last;
     const conv_kernels *kernels = g->call->kernels;
     int64_t width = d->tile_panels * kernels->block_columns;
@@ -177,8 +178,8 @@ static resin_status run(resin_context *context, weights_job *d) {
     RESIN_TRY(conv_reserve(context, workers, d->rows_size, &d->rows));
     RESIN_TRY(conv_reserve(context, workers, d->gradient_size, &d->gradient));
     if (d->parts > 1) RESIN_TRY(conv_reserve(context, d->parts, d->partial_size, &d->partial));
-    resin_parallel(context, d->parts * d->tap_tiles * d->channel_tiles * d->column_tiles, tile_piece,
-                   d);
+    int64_t tiles = d->tap_tiles * d->channel_tiles * d->column_tiles;
+    resin_parallel(context, d->parts * tiles, tile_piece, d);
     if (d->parts > 1) {
         resin_parallel(context, resin_piece_count(d->partial_size, 4096), add_parts_piece, d);
     }
