@@ -92,6 +92,8 @@ typedef struct conv_fetch {
     int64_t step[FETCHES], jump[FETCHES];
 } conv_fetch;
 
+enum { PRODUCT_FEW = 8 };
+
 typedef struct conv_kernels {
     int vector;        /* floats in a vector */
     int block_rows;    /* the register block of `product` */
@@ -124,6 +126,19 @@ typedef struct conv_kernels {
                           bool a_by_columns, const float *b, int64_t b_step, float *c,
                           int64_t c_step, bool accumulate, const conv_fetch *fetch,
                           const conv_epilogue *epilogue);
+
+    /* Products with a few rows (at most PRODUCT_FEW) on one side; element (i, k) of a stands at
+     * a[i * a_row + k * a_column], rows of b, as they lie, b_step apart:
+     *   few_rows:  c += a b, few rows of c
+     *   few_dots:  c = or += a b^T, few rows of c; a lies by rows
+     *   few_outer: c = or += a b, few rows of b; past: the caches need not keep c */
+    void (*few_rows)(int rows, int64_t columns, int64_t depth, const float *a, int64_t a_row,
+                     int64_t a_column, const float *b, int64_t b_step, float *c, int64_t c_step);
+    void (*few_dots)(int rows, int64_t columns, int64_t depth, const float *a, int64_t a_step,
+                     const float *b, int64_t b_step, float *c, int64_t c_step, bool accumulate);
+    void (*few_outer)(int depth, int64_t rows, int64_t columns, const float *a, int64_t a_row,
+                      int64_t a_column, const float *b, int64_t b_step, float *c, int64_t c_step,
+                      bool accumulate, bool past);
 
     /* to (rows x width, whole vectors) = the first `columns` columns of from, padded with zeros;
      * or, transposed, its element (i, j) = from[j * from_step + i]. */

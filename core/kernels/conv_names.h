@@ -27,6 +27,13 @@ void KERNEL(product_fetch)(int64_t segments, int64_t a_segment, int64_t b_segmen
                            bool a_by_columns, const float *b, int64_t b_step, float *c,
                            int64_t c_step, bool accumulate, const conv_fetch *fetch,
                            const conv_epilogue *epilogue);
+void KERNEL(few_rows)(int rows, int64_t columns, int64_t depth, const float *a, int64_t a_row,
+                      int64_t a_column, const float *b, int64_t b_step, float *c, int64_t c_step);
+void KERNEL(few_dots)(int rows, int64_t columns, int64_t depth, const float *a, int64_t a_step,
+                      const float *b, int64_t b_step, float *c, int64_t c_step, bool accumulate);
+void KERNEL(few_outer)(int depth, int64_t rows, int64_t columns, const float *a, int64_t a_row,
+                       int64_t a_column, const float *b, int64_t b_step, float *c, int64_t c_step,
+                       bool accumulate, bool past);
 void KERNEL(pack)(int64_t rows, int64_t columns, const float *from, int64_t from_step,
                   bool transposed, float *to, int64_t width);
 void KERNEL(normalize)(int64_t pixels, int64_t channels, const float *x, int64_t x_step,

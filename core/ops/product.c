@@ -361,13 +361,16 @@ resin_status product_run(resin_context *context, const product_call *call) {
         }
         return RESIN_OK;
     }
+    bool few = product_few_fits(call);
     product_plan plan = {.call = call};
-    cut(&plan);
-    choose_copies(&plan);
     double begun = profile_begin(context);
-    resin_status status = run(context, &plan);
+    if (!few) {
+        cut(&plan);
+        choose_copies(&plan);
+    }
+    resin_status status = few ? product_few_run(context, call) : run(context, &plan);
     profile_end(context, begun,
-                (resin_profile_event){.name = "product", .method = "packed",
+                (resin_profile_event){.name = "product", .method = few ? "few rows" : "packed",
                                       .multiply_adds = (double)call->batch * (double)call->m *
                                                        (double)call->n * (double)call->k});
     resin_deallocate(context, plan.packed_a);

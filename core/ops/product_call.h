@@ -17,6 +17,10 @@ typedef struct product_call {
     bool accumulate;
 } product_call;
 
+/* Whether product_few.c does a product, and that. */
+bool product_few_fits(const product_call *call);
+resin_status product_few_run(resin_context *context, const product_call *call);
+
 resin_status product_run(resin_context *context, const product_call *call);
 
 #endif
