@@ -1,5 +1,5 @@
-/* conv_finish.c: what becomes of a convolution's result where it is written: batch normalization with
- * running statistics, a shortcut, relu. The same arithmetic as in norm_loops.h. */
+/* conv_finish.c: what becomes of a convolution's result where it is written: batch normalization
+ * with running statistics, a shortcut, relu. The same arithmetic as in norm_loops.h. */
 #include "core/kernels/conv_names.h"
 #include "core/kernels/kernel.h"
 
@@ -54,7 +54,8 @@ void KERNEL(finish)(int64_t pixels, int64_t channels, const float *z, int64_t z_
 /* By blocks of constant length, so that each loop is some vectors. */
 enum { BLOCK = 8 };
 
-static __attribute__((noinline)) void read_block(const float *from, int count, float otherwise, double to[BLOCK]) {
+static __attribute__((noinline)) void read_block(const float *from, int count, float otherwise,
+                                                 double to[BLOCK]) {
     float copy[BLOCK];
     for (int i = 0; i < BLOCK; i++) copy[i] = otherwise;
     if (from) memcpy(copy, from, (size_t)count * sizeof *copy);

@@ -192,8 +192,8 @@ static void columns_ahead(int rows, const product_shape *shape, const float *a, 
     multiply_rows(rows, 2, true, true, shape, a, b, c);
 }
 
-/* A panel narrower than its vectors is computed beside c, and the columns that exist are copied; the
- * epilogue of all but whole panels is applied on that way. */
+/* A panel narrower than its vectors is computed beside c, and the columns that exist are copied; an
+ * epilogue that is not applied in registers is applied on that way. */
 static void multiply_beside(multiply_function *multiply, int rows, int columns,
                             const product_shape *shape, const float *a, const float *b, float *c) {
     float whole[BLOCK_ROWS * BLOCK_COLUMNS];
@@ -304,7 +304,7 @@ void KERNEL(product_segments)(int64_t segments, int64_t a_segment, int64_t b_seg
                            .c_step = c_step, .accumulate = accumulate,
                            .epilogue = epilogue,
                            .shortcut = epilogue ? epilogue->shortcut : NULL};
-    /* Only the loops that fetch ahead have an epilogue in registers; here they fetch nothing new. */
+    /* Only the loops that fetch ahead apply an epilogue in registers; here they fetch nothing. */
     if (epilogue) shape.fetch = (conv_fetch){{b, b, b}, {0}, {0}};
     multiply_panel(rows, columns, a_by_columns, epilogue != NULL, &shape, a, b, c);
 }

@@ -65,7 +65,8 @@ static void add_piece(void *argument, int64_t piece, int worker) {
 static resin_status run_rows(resin_context *context, few *f) {
     const product_call *call = f->call;
     f->column_groups = conv_divide_up(call->n, SUMS_FLOATS / call->m);
-    f->parts = conv_max(conv_min(conv_divide_up(PIECES, f->column_groups), call->k / PART_DEPTH), 1);
+    f->parts = conv_min(conv_divide_up(PIECES, f->column_groups), call->k / PART_DEPTH);
+    f->parts = conv_max(f->parts, 1);
     RESIN_TRY(conv_reserve(context, f->parts, call->m * call->n, &f->partial));
     resin_parallel(context, f->parts * f->column_groups, rows_piece, f);
     int64_t sums = call->m * conv_divide_up(call->n, SUM_COLUMNS);

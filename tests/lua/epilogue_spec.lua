@@ -1,5 +1,5 @@
--- Inference of conv_bn_act, where the convolution itself applies the running statistics, shortcut and
--- activation, against convolution, batch norm, addition and activation as ops of their own.
+-- Inference of conv_bn_act, where the convolution itself applies the running statistics, shortcut
+-- and activation, against convolution, batch norm, addition and activation as ops of their own.
 local resin = require "resin"
 
 -- Not contiguous: every other one of twice as many numbers on the last axis.
@@ -47,11 +47,12 @@ describe("epilogue", function()
     for _, case in ipairs(cases) do
         it("is what the ops by themselves give: " .. case.name, function()
             for i = 0, 7 do
-                local fused, plain = run(case, i & 1 > 0 and "relu" or "linear", i & 2 > 0, i & 4 > 0)
+                local activation = i & 1 > 0 and "relu" or "linear"
+                local fused, plain = run(case, activation, i & 2 > 0, i & 4 > 0)
                 -- Both round each sum of a few numbers of about the size of the result.
                 local bound = 8 * 2 ^ -24 * (1 + resin.max(resin.abs(plain)):item())
-                local difference = resin.max(resin.abs(fused - plain)):item()
-                assert.is_true(difference <= bound, ("case %d: %g > %g"):format(i, difference, bound))
+                local error = resin.max(resin.abs(fused - plain)):item()
+                assert.is_true(error <= bound, ("case %d: %g > %g"):format(i, error, bound))
             end
         end)
     end
