@@ -18,7 +18,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static const size_t page = 4096;
 static const size_t huge_page = (size_t)2 << 20;
 static const size_t smallest_rest = 64 << 10; /* less than that stays with the block */
 
@@ -80,33 +79,53 @@ static void join(heap_block *block, const heap_block *neighbour) {
 
 /* ---- Memory from the system ------------------------------------------------------------------ */
 
-static size_t physical_memory(void) {
-    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    return pages > 0 && size > 0 ? (size_t)pages * (size_t)size : (size_t)1 << 30;
+static size_t page_size(void) {
+    long size = sysconf(_SC_PAGESIZE);
+    return size > 0 ? (size_t)size : 4096;
 }
 
-/* A new range as one fresh block for at least `size` bytes. Where limits forbid as many addresses
- * as there is memory, fewer will do. */
+static size_t physical_memory(void) {
+    long pages = sysconf(_SC_PHYS_PAGES);
+    return pages > 0 ? (size_t)pages * page_size() : (size_t)1 << 30;
+}
+
+static void *map(size_t size) {
+    void *mapping = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return mapping == MAP_FAILED ? NULL : mapping;
+}
+
+/* As many addresses as there is memory. Where limits forbid that, half of what they allow or less,
+ * since the rest of the process lives below the same limits; but at least *size, which becomes the
+ * size. */
+static void *map_range(size_t *size) {
+    size_t least = *size, wanted = physical_memory();
+    void *mapping = wanted > least ? map(wanted) : NULL;
+    if (!mapping) {
+        while (wanted > least && !(mapping = map(wanted))) wanted /= 2;
+        if (mapping) munmap(mapping, wanted);
+        wanted = wanted / 2 > least ? wanted / 2 : least;
+        mapping = map(wanted);
+    }
+    *size = wanted;
+    return mapping;
+}
+
+/* A new range as one fresh block for at least `size` bytes. */
 static heap_block *range_new(resin_heap *heap, size_t size) {
     heap_range *range = malloc(sizeof *range);
     if (!range) return NULL;
-    size_t wanted = physical_memory(), least = size + huge_page;
-    void *mapping = MAP_FAILED;
-    while (mapping == MAP_FAILED) {
-        if (wanted < least) wanted = least;
-        mapping = mmap(NULL, wanted, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (mapping == MAP_FAILED && wanted == least) {
-            free(range);
-            return NULL;
-        }
-        if (mapping == MAP_FAILED) wanted /= 2;
+    size_t wanted = size + huge_page;
+    void *mapping = map_range(&wanted);
+    if (!mapping) {
+        free(range);
+        return NULL;
     }
     uintptr_t at = (uintptr_t)mapping, start = (at + huge_page - 1) & ~(huge_page - 1);
     /* Only advice: first use of memory is then 512 times fewer page faults. */
     (void)madvise((void *)start, wanted - (start - at), MADV_HUGEPAGE);
     heap_block *block = (heap_block *)start;
-    *block = (heap_block){.is_last = true, .size = (wanted - (start - at)) & ~(page - 1)};
+    *block = (heap_block){.is_last = true, .size = (wanted - (start - at)) & ~(page_size() - 1)};
     *range = (heap_range){.next = heap->ranges, .mapping = mapping, .mapped = wanted,
                           .first = block};
     heap->ranges = range;
@@ -157,6 +176,7 @@ static heap_block *take_fresh(resin_heap *heap, size_t size) {
 
 heap_block *heap_take(resin_heap *heap, size_t size) {
     if (size > SIZE_MAX / 4) return NULL;
+    size_t page = page_size();
     size = (size + HEAP_HEADER + page - 1) & ~(page - 1);
     heap_block *block = best_fit(heap->kept, size);
     if (!block) return take_fresh(heap, size);
@@ -192,6 +212,7 @@ void heap_trim(resin_heap *heap) {
         heap_block *block = heap->kept;
         list_remove(heap, block);
         /* The page with the header stays. */
+        size_t page = page_size();
         if (block->size > page)
             (void)madvise((char *)block + page, block->size - page, MADV_DONTNEED);
         release(heap, block, true);

@@ -229,7 +229,7 @@ static multiply_function *choose_function(bool wide, bool a_by_columns, bool ahe
 }
 
 /* The shortcut of the block that is multiplied next. */
-static void fetch_shortcut(const product_shape *shape, int rows, int columns) {
+static ALWAYS_INLINE void fetch_shortcut(const product_shape *shape, int rows, int columns) {
     for (int i = 0; i < rows; i++) {
         __builtin_prefetch(shape->shortcut + i * shape->c_step);
         __builtin_prefetch(shape->shortcut + i * shape->c_step + columns - 1);

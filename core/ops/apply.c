@@ -89,7 +89,8 @@ resin_status resin_apply(resin_context *context, const char *op, resin_tensor *c
     resin_status status = RESIN_OK;
     for (int i = 0; i < slots; i++) {
         call.in[i] = i < count ? inputs[i] : NULL;
-        if (status == RESIN_OK && call.in[i] && (call.signature->variadic || !call.signature->deferred[i]))
+        if (status == RESIN_OK && call.in[i] &&
+            (call.signature->variadic || !call.signature->deferred[i]))
             status = tensor_compute(call.in[i]);
         bool wants = call.in[i] && tensor_is_float(call.in[i]) && resin_requires_grad(call.in[i]);
         call.wants_grad[i] = wants && context->recording;

@@ -60,11 +60,27 @@ static resin_status checkpoint_new(resin_context *context, const resin_block *bl
     return RESIN_OK;
 }
 
+static resin_status check_results(const checkpoint *c, resin_tensor *const *outputs, int count) {
+    if (count < 0 || count > RESIN_MAX_BLOCK_TENSORS) {
+        return resin_fail(c->context, RESIN_ERROR_ARGUMENT,
+                          "checkpoint: expected at most %d results of the block, got %d",
+                          RESIN_MAX_BLOCK_TENSORS, count);
+    }
+    for (int i = 0; i < count; i++) {
+        if (outputs[i]) continue;
+        return resin_fail(c->context, RESIN_ERROR_ARGUMENT,
+                          "checkpoint: the block gave %d results, but number %d is NULL", count,
+                          i + 1);
+    }
+    return RESIN_OK;
+}
+
 static resin_status run_block(checkpoint *c, resin_tensor **outputs, int *count) {
     *count = 0;
     memset(outputs, 0, RESIN_MAX_BLOCK_TENSORS * sizeof *outputs);
     (void)resin_fail(c->context, RESIN_OK, "checkpoint: the block failed"); /* if it says no more */
     resin_status status = c->block.run(c->block.user, c->input, c->inputs, outputs, count);
+    if (status == RESIN_OK) status = check_results(c, outputs, *count);
     if (status != RESIN_OK) {
         release_list(outputs, RESIN_MAX_BLOCK_TENSORS);
         *count = 0;

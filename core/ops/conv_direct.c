@@ -56,7 +56,8 @@ static const float *make_strip(const direct *d, int64_t image, int64_t group, in
         return g->source + ((image * g->h.source + top) * g->w.source + left) * g->source_c;
     }
     const conv_norm *norm = g->call->pass == CONV_BACKWARD_DATA ? g->call->norm : NULL;
-    const conv_source source = {g->call->kernels, g->image, norm, g->h.source, g->w.source, g->source_c};
+    const conv_source source = {g->call->kernels, g->image,    norm,
+                                g->h.source,      g->w.source, g->source_c};
     const conv_strip strip = {.image = image, .top = top, .left = left,
                               .rows = strip_rows(d, row_last - row), .columns = d->width,
                               .channel = group * g->group_in, .channels = d->channels,
@@ -123,7 +124,8 @@ static void cut(direct *d) {
     conv_grid *g = &d->grid;
     d->channels = g->group_in;
     d->in_place = g->call->shape.groups == 1 && !g->image.scale &&
-                  !(g->call->norm && g->call->pass == CONV_BACKWARD_DATA) && axis_inside(&g->h) && axis_inside(&g->w);
+                  !(g->call->norm && g->call->pass == CONV_BACKWARD_DATA) && axis_inside(&g->h) &&
+                  axis_inside(&g->w);
     d->images = g->call->shape.batch;
     if (d->in_place && g->h.taps == 1 && g->h.first == 0 && g->h.spread == 1 &&
         g->h.source == g->h.count * g->h.step) {

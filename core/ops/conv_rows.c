@@ -15,6 +15,7 @@ enum {
     BLOCK_FLOATS = 128 << 10, /* of a chunk of a block of pixels: half the second-level cache */
     BLOCK_PIXELS = 112,
     FEW_PIXELS = 256,
+    FEW_FLOATS = 4 << 20, /* of all that few pixels gather, at most */
     CHUNK_DEPTH = 1152,
     ENOUGH_PIECES = 64,
     FEW_PIECES = 8,
@@ -295,7 +296,8 @@ static void cut_pieces(rows_job *d) {
 static void cut(rows_job *d) {
     const conv_grid *g = &d->grid;
     d->dense = g->h.spread == 1 && g->w.spread == 1;
-    d->few = g->pixels <= FEW_PIXELS;
+    d->few = g->pixels <= FEW_PIXELS &&
+             g->pixels * g->h.taps * g->w.taps * conv_row_floats(g->group_in) <= FEW_FLOATS;
     int64_t most = d->few ? g->pixels : BLOCK_PIXELS;
     cut_depth(d, conv_max(conv_min(BLOCK_FLOATS / most, CHUNK_DEPTH), 64));
     cut_pieces(d);

@@ -59,8 +59,9 @@ end
 ---- The layer or function -----------------------------------------------------------------------
 
 --- nn.checkpoint(block): in training, block is run without keeping what it computes, and again when
---- backward comes to it: less memory for about a third more time. Gradients are the same bit for
---- bit: dropout drops the same, running statistics move once.
+--- backward comes to it: less memory for about a third more time. Gradients are the same but for
+--- rounding where a large Winograd convolution would sum a batch norm's gradient across the block's
+--- border; dropout drops the same, running statistics move once.
 ---
 ---   local stage = nn.checkpoint(nn.sequential{...})          -- the layer itself, marked
 ---   y = nn.checkpoint(function(x) return block(x, 64) end)(x) -- of tensors, or of symbolic ones
