@@ -20,6 +20,28 @@ resin_status conv_reserve(resin_context *context, int64_t count, int64_t size, f
     return resin_allocate(context, bytes, (void **)block);
 }
 
+typedef struct parts_job {
+    const conv_kernels *kernels;
+    const float *partial;
+    int64_t parts, size, pieces;
+    float *result;
+} parts_job;
+
+static void parts_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const parts_job *job = argument;
+    int64_t first, last;
+    resin_piece_bounds(job->size, job->pieces, piece, &first, &last);
+    job->kernels->column_sums(job->parts, last - first, job->partial + first, job->size,
+                              job->result + first, false);
+}
+
+void conv_add_parts(resin_context *context, const conv_kernels *kernels, const float *partial,
+                    int64_t parts, int64_t size, float *result) {
+    parts_job job = {kernels, partial, parts, size, resin_piece_count(size, 4096), result};
+    resin_parallel(context, job.pieces, parts_piece, &job);
+}
+
 static resin_status run_method(resin_context *context, const conv_call *call,
                                conv_method method) {
     switch (method) {

@@ -62,6 +62,11 @@ resin_status conv_grouped_run(resin_context *context, const conv_call *call);
 /* Scratch of count x size floats from the arena, with overflow checked. */
 resin_status conv_reserve(resin_context *context, int64_t count, int64_t size, float **block);
 
+/* result = the sum of `parts` blocks of `size` floats, which lie one after the other, added in their
+ * order. */
+void conv_add_parts(resin_context *context, const conv_kernels *kernels, const float *partial,
+                    int64_t parts, int64_t size, float *result);
+
 static inline int64_t conv_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t conv_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t conv_divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -226,16 +226,6 @@ static void weights_piece(void *argument, int64_t piece, int worker) {
     }
 }
 
-static void add_parts_piece(void *argument, int64_t piece, int worker) {
-    (void)worker;
-    const direct *d = argument;
-    int64_t first, last;
-    resin_piece_bounds(d->partial_size, resin_piece_count(d->partial_size, 4096), piece, &first,
-                       &last);
-    d->grid.call->kernels->column_sums(d->parts, last - first, d->partial + first, d->partial_size,
-                                       d->grid.result + first, false);
-}
-
 static resin_status run_weights(resin_context *context, direct *d) {
     const conv_grid *g = &d->grid;
     const conv_shape *s = &g->call->shape;
@@ -253,7 +243,8 @@ static resin_status run_weights(resin_context *context, direct *d) {
     if (d->parts > 1) RESIN_TRY(conv_reserve(context, d->parts, d->partial_size, &d->partial));
     resin_parallel(context, d->panel_groups * d->parts * s->groups, weights_piece, d);
     if (d->parts > 1) {
-        resin_parallel(context, resin_piece_count(d->partial_size, 4096), add_parts_piece, d);
+        conv_add_parts(context, g->call->kernels, d->partial, d->parts, d->partial_size,
+                       g->result);
     }
     return RESIN_OK;
 }

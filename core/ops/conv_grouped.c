@@ -404,16 +404,6 @@ static void sum_piece(void *argument, int64_t piece, int worker) {
     }
 }
 
-static void add_parts_piece(void *argument, int64_t piece, int worker) {
-    (void)worker;
-    const grouped *d = argument;
-    int64_t first, last;
-    resin_piece_bounds(d->partial_size, resin_piece_count(d->partial_size, 4096), piece, &first,
-                       &last);
-    d->call->kernels->column_sums(d->parts, last - first, d->partial + first, d->partial_size,
-                                  first_grid(d)->result + first, false);
-}
-
 static resin_status run_weights(resin_context *context, grouped *d) {
     const conv_grid *g = first_grid(d);
     const conv_kernels *kernels = d->call->kernels;
@@ -428,7 +418,8 @@ static resin_status run_weights(resin_context *context, grouped *d) {
     if (d->parts > 1) RESIN_TRY(conv_reserve(context, d->parts, d->partial_size, &d->partial));
     resin_parallel(context, d->vector_groups * d->parts, sum_piece, d);
     if (d->parts > 1) {
-        resin_parallel(context, resin_piece_count(d->partial_size, 4096), add_parts_piece, d);
+        conv_add_parts(context, kernels, d->partial, d->parts, d->partial_size,
+                       g->result);
     }
     return RESIN_OK;
 }

@@ -136,16 +136,6 @@ static void tile_piece(void *argument, int64_t piece, int worker) {
     }
 }
 
-static void add_parts_piece(void *argument, int64_t piece, int worker) {
-    (void)worker;
-    const weights_job *d = argument;
-    int64_t first, last;
-    resin_piece_bounds(d->partial_size, resin_piece_count(d->partial_size, 4096), piece, &first,
-                       &last);
-    d->grid.call->kernels->column_sums(d->parts, last - first, d->partial + first, d->partial_size,
-                                       d->grid.result + first, false);
-}
-
 static void cut(weights_job *d) {
     const conv_grid *g = &d->grid;
     int64_t width = g->call->kernels->block_columns, taps = g->h.taps * g->w.taps;
@@ -181,7 +171,8 @@ static resin_status run(resin_context *context, weights_job *d) {
     int64_t tiles = d->tap_tiles * d->channel_tiles * d->column_tiles;
     resin_parallel(context, d->parts * tiles, tile_piece, d);
     if (d->parts > 1) {
-        resin_parallel(context, resin_piece_count(d->partial_size, 4096), add_parts_piece, d);
+        conv_add_parts(context, d->grid.call->kernels, d->partial, d->parts, d->partial_size,
+                       d->grid.result);
     }
     return RESIN_OK;
 }
