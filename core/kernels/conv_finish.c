@@ -5,17 +5,13 @@
 
 #include <math.h>
 
-typedef int32_t vmask __attribute__((vector_size(VECTOR_FLOATS * 4)));
-
 /* NaN is not below zero and stays. */
-static inline vfloat zero_where(vmask mask, vfloat x) { return (vfloat)((vmask)x & ~mask); }
-
 /* Vectors of channels one after the other: the pixels are in the first-level cache, and scale and
  * shift stay in registers. */
 static inline __attribute__((always_inline)) void finish_vectors(
     int64_t pixels, int64_t channels, const float *z, int64_t z_step, const conv_epilogue *e,
     const float *shortcut, float *y, int64_t y_step) {
-    vmask below = (vmask){0} - (e->relu ? 1 : 0);
+    vint below = (vint){0} - (e->relu ? 1 : 0);
     for (int64_t c = 0; c + VECTOR_FLOATS <= channels; c += VECTOR_FLOATS) {
         vfloat scale = vload(e->scale + c), shift = vload(e->shift + c);
         for (int64_t p = 0; p < pixels; p++) {
@@ -31,7 +27,7 @@ static void finish_rest(int64_t pixels, int channels, const float *z, int64_t z_
                         const conv_epilogue *e, int64_t first, float *y, int64_t y_step) {
     vfloat v = {0}, scale = {0}, shift = {0}, shortcut = {0};
     size_t size = (size_t)channels * sizeof(float);
-    vmask below = (vmask){0} - (e->relu ? 1 : 0);
+    vint below = (vint){0} - (e->relu ? 1 : 0);
     memcpy(&scale, e->scale + first, size);
     memcpy(&shift, e->shift + first, size);
     for (int64_t p = 0; p < pixels; p++) {

@@ -9,8 +9,6 @@
 /* Pixels of the result at once, where there are registers for them. */
 enum { LARGEST_BLOCK = 14, BLOCK_PIXELS = VECTOR_FLOATS == 16 ? LARGEST_BLOCK : 8 };
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 typedef int32_t vindex __attribute__((vector_size(VECTOR_FLOATS * 4)));
 typedef int32_t vindex_unaligned
     __attribute__((vector_size(VECTOR_FLOATS * 4), aligned(4), may_alias));
@@ -391,8 +389,7 @@ static ALWAYS_INLINE void copy_columns(const int vectors, const bool scaled, int
             __builtin_prefetch(x + i * lanes + ahead);
             if (scaled) {
                 value = value * factor[i] + offset[i];
-                vindex below = value < (vfloat){0};
-                value = (vfloat)((vindex)value & ~below);
+                value = zero_where(value < (vfloat){0}, value);
             }
             vstore(to + i * plane, value);
         }

@@ -6,13 +6,7 @@
 #include "core/kernels/conv_names.h"
 #include "core/kernels/kernel.h"
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 enum { MOST = 4 }; /* vectors at a time */
-
-typedef int32_t vmask __attribute__((vector_size(VECTOR_FLOATS * 4)));
-
-static inline vfloat zero_where(vmask mask, vfloat x) { return (vfloat)((vmask)x & ~mask); }
 
 /* What lies between the channels of a pixel and the next is zero. */
 static void clear_rest(int64_t pixels, int64_t channels, float *to, int64_t to_step) {

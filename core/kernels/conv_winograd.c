@@ -5,8 +5,6 @@
 #include "core/kernels/conv_kernels.h"
 #include "core/kernels/kernel.h"
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 /* The one-dimensional transforms: in[i * in_step] to out[i * out_step]. */
 
 /* B^T d */

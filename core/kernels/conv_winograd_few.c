@@ -10,8 +10,6 @@
 #include "core/kernels/conv_names.h"
 #include "core/kernels/kernel.h"
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 /* Vectors of columns, and tiles whose sums at two points fit the registers beside the weights. With
  * two vectors an element of v that was loaded is used twice. */
 #if VECTOR_FLOATS == 16

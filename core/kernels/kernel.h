@@ -33,6 +33,8 @@
 #define UNROLL _Pragma("GCC unroll 36")
 #endif
 
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
 /* Floats ahead of which a loop over a large array asks for what it will read: the hardware alone
  * keeps too few lines under way (measured: the gradient of a batch norm takes half the time). */
 enum { PREFETCH_AHEAD = 512 };
@@ -45,8 +47,13 @@ typedef float vfloat __attribute__((vector_size(VECTOR_FLOATS * 4)));
 /* The same at any address a float may have. */
 typedef float vfloat_unaligned __attribute__((vector_size(VECTOR_FLOATS * 4), aligned(4), may_alias));
 
+/* As wide: what comparing two gives, all bits of a lane or none. */
+typedef int32_t vint __attribute__((vector_size(VECTOR_FLOATS * 4)));
+
 static inline vfloat vload(const float *p) { return *(const vfloat_unaligned *)p; }
 static inline void vstore(float *p, vfloat v) { *(vfloat_unaligned *)p = v; }
 static inline vfloat vset(float x) { return x - (vfloat){0}; }
+/* 0 where the mask says so; a comparison with NaN says no. */
+static inline vfloat zero_where(vint mask, vfloat x) { return (vfloat)((vint)x & ~mask); }
 
 #endif

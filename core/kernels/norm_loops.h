@@ -8,7 +8,7 @@
 
 /* ---- Statistics ----------------------------------------------------------------------------- */
 
-ALWAYS_INLINE void REAL_NAME(statistics_column)(int64_t rows, int64_t channels, const real *x,
+static ALWAYS_INLINE void REAL_NAME(statistics_column)(int64_t rows, int64_t channels, const real *x,
                                                 real *mean, real *off, real *m2, int width,
                                                 int lanes) {
     vreal sum[4] = {{0}}, square[4] = {{0}}, rest[4] = {{0}}, center[4];
@@ -101,12 +101,12 @@ static void REAL_NAME(merge_statistics)(int64_t channels, double count, double *
 
 /* ---- Forward -------------------------------------------------------------------------------- */
 
-ALWAYS_INLINE vreal REAL_NAME(activate)(vreal z, bool relu) {
+static ALWAYS_INLINE vreal REAL_NAME(activate)(vreal z, bool relu) {
     /* NaN is not below zero and stays. */
     return relu ? REAL_NAME(real_select)(z < (vreal){0}, z, (vreal){0}) : z;
 }
 
-ALWAYS_INLINE void REAL_NAME(apply_rows)(int64_t rows, int64_t channels, const real *x,
+static ALWAYS_INLINE void REAL_NAME(apply_rows)(int64_t rows, int64_t channels, const real *x,
                                          const real *scale, const real *shift,
                                          const real *shortcut, bool relu, real *y) {
     int64_t vectors = channels - channels % VECTOR_REALS;
@@ -158,18 +158,18 @@ static int gate_kind(const norm_gate *gate) {
 #endif
 
 /* The gradient before the activation; `output` is y, or what x makes of it. */
-ALWAYS_INLINE vreal REAL_NAME(gated)(vreal dy, vreal output, const int kind) {
+static ALWAYS_INLINE vreal REAL_NAME(gated)(vreal dy, vreal output, const int kind) {
     return kind == GATE_OPEN ? dy
                              : REAL_NAME(real_select)(output <= (vreal){0}, dy, (vreal){0});
 }
 
-ALWAYS_INLINE vreal REAL_NAME(output_vector)(vreal x, const real *y, vreal scale, vreal shift,
+static ALWAYS_INLINE vreal REAL_NAME(output_vector)(vreal x, const real *y, vreal scale, vreal shift,
                                              const int kind) {
     if (kind == GATE_BY_OUTPUT) return REAL_NAME(real_load)(y);
     return x * scale + shift; /* not used where the gate is open */
 }
 
-ALWAYS_INLINE real REAL_NAME(gated_one)(real dy, real x, const norm_gate *gate, int64_t at,
+static ALWAYS_INLINE real REAL_NAME(gated_one)(real dy, real x, const norm_gate *gate, int64_t at,
                                         int64_t channel, const int kind) {
     if (kind == GATE_OPEN) return dy;
     real output = kind == GATE_BY_OUTPUT
@@ -180,7 +180,7 @@ ALWAYS_INLINE real REAL_NAME(gated_one)(real dy, real x, const norm_gate *gate, 
 }
 
 /* `column` is the first channel. */
-ALWAYS_INLINE void REAL_NAME(sums_column)(int64_t rows, int64_t channels, int64_t column,
+static ALWAYS_INLINE void REAL_NAME(sums_column)(int64_t rows, int64_t channels, int64_t column,
                                           const real *x, const real *mean, const norm_gate *gate,
                                           const real *dy, real *g_out, real *sum_g,
                                           real *sum_gx, const int kind, const int width,
@@ -232,7 +232,7 @@ ALWAYS_INLINE void REAL_NAME(sums_column)(int64_t rows, int64_t channels, int64_
     }
 }
 
-ALWAYS_INLINE void REAL_NAME(sums)(int64_t rows, int64_t channels, const real *x,
+static ALWAYS_INLINE void REAL_NAME(sums)(int64_t rows, int64_t channels, const real *x,
                                    const real *mean, const norm_gate *gate, const real *dy,
                                    real *g_out, real *sum_g, real *sum_gx, const int kind) {
     int64_t c = 0;
@@ -283,7 +283,7 @@ static void REAL_NAME(add_sums)(int64_t channels, const void *block_, double *to
     for (int64_t c = 0; c < channels; c++) total[c] += (double)block[c];
 }
 
-ALWAYS_INLINE void REAL_NAME(gradient_rows)(int64_t rows, int64_t channels, const real *x,
+static ALWAYS_INLINE void REAL_NAME(gradient_rows)(int64_t rows, int64_t channels, const real *x,
                                             const real *mean, const norm_gate *gate,
                                             const real *dy, const real *a, const real *b,
                                             const real *c, real *dx, const int kind) {

@@ -12,7 +12,7 @@ static inline REAL_NAME(numbers) REAL_NAME(read_step)(const optimizer_step *step
                                 (real)step->dampening};
 }
 
-ALWAYS_INLINE real REAL_NAME(full_gradient)(real gradient, real w, REAL_NAME(numbers) s) {
+static ALWAYS_INLINE real REAL_NAME(full_gradient)(real gradient, real w, REAL_NAME(numbers) s) {
     real sign = (real)((w > 0) - (w < 0));
     return s.scale * gradient + s.decay * w + s.l1 * sign;
 }
@@ -27,7 +27,7 @@ static void REAL_NAME(sgd_plain)(int64_t n, real *w, const real *gradient, REAL_
     }
 }
 
-ALWAYS_INLINE void REAL_NAME(sgd_pytorch)(int64_t n, real *w, const real *gradient,
+static ALWAYS_INLINE void REAL_NAME(sgd_pytorch)(int64_t n, real *w, const real *gradient,
                                           real *velocity, REAL_NAME(numbers) s, bool nesterov) {
     real taken = 1 - s.dampening;
 #pragma omp simd
@@ -39,7 +39,7 @@ ALWAYS_INLINE void REAL_NAME(sgd_pytorch)(int64_t n, real *w, const real *gradie
     }
 }
 
-ALWAYS_INLINE void REAL_NAME(sgd_keras)(int64_t n, real *w, const real *gradient, real *velocity,
+static ALWAYS_INLINE void REAL_NAME(sgd_keras)(int64_t n, real *w, const real *gradient, real *velocity,
                                         REAL_NAME(numbers) s, bool nesterov) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
@@ -88,7 +88,7 @@ static void REAL_NAME(adam)(int64_t n, void *w_, const void *gradient_, void *m_
 
 /* ---- RMSprop -------------------------------------------------------------------------------- */
 
-ALWAYS_INLINE void REAL_NAME(rmsprop_rows)(int64_t n, real *w, const real *gradient, real *square,
+static ALWAYS_INLINE void REAL_NAME(rmsprop_rows)(int64_t n, real *w, const real *gradient, real *square,
                                            real *velocity, real *mean,
                                            const optimizer_step *step) {
     REAL_NAME(numbers) s = REAL_NAME(read_step)(step);

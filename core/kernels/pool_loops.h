@@ -5,7 +5,7 @@ typedef uint8_t REAL_NAME(narrow) __attribute__((vector_size(VECTOR_REALS)));
 typedef int32_t REAL_NAME(wide) __attribute__((vector_size(4 * VECTOR_REALS)));
 
 /* Positions of one vector of channels. */
-ALWAYS_INLINE void REAL_NAME(store_positions)(vmask position, uint8_t *narrow, int32_t *wide) {
+static ALWAYS_INLINE void REAL_NAME(store_positions)(vmask position, uint8_t *narrow, int32_t *wide) {
     if (narrow) {
         REAL_NAME(narrow) v = __builtin_convertvector(position, REAL_NAME(narrow));
         memcpy(narrow, &v, sizeof v);
@@ -15,7 +15,7 @@ ALWAYS_INLINE void REAL_NAME(store_positions)(vmask position, uint8_t *narrow, i
     }
 }
 
-ALWAYS_INLINE vmask REAL_NAME(load_positions)(const uint8_t *narrow, const int32_t *wide) {
+static ALWAYS_INLINE vmask REAL_NAME(load_positions)(const uint8_t *narrow, const int32_t *wide) {
     if (narrow) {
         REAL_NAME(narrow) v;
         memcpy(&v, narrow, sizeof v);

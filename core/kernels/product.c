@@ -15,8 +15,6 @@
  * that eight blocks of rows fetch the whole panel behind theirs. */
 enum { AHEAD_A = 16, AHEAD_B = BLOCK_COLUMNS / 8 };
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 /* What the blocks of one product have in common (conv_kernels.h names them). */
 typedef struct product_shape {
     int64_t depth, segments;
@@ -28,8 +26,6 @@ typedef struct product_shape {
     int64_t fetch_row; /* not 0: fetch.at[0] jumps so far for each row of a block instead */
 } product_shape;
 
-typedef int32_t vmask __attribute__((vector_size(VECTOR_FLOATS * 4)));
-
 /* Loops that fetch ahead for at least so many rows of a whole panel apply the epilogue to the sums
  * in registers; the others to a copy of them: less code. */
 enum { FINISHED_ROWS = VECTOR_FLOATS == 16 ? BLOCK_ROWS - 1 : BLOCK_ROWS + 1 };
@@ -39,8 +35,8 @@ static ALWAYS_INLINE vfloat not_below(vfloat floor, vfloat x) {
 #if VECTOR_FLOATS == 16
     return (vfloat)_mm512_max_ps((__m512)floor, (__m512)x);
 #else
-    vmask below = x < floor;
-    return (vfloat)(((vmask)floor & below) | ((vmask)x & ~below));
+    vint below = x < floor;
+    return (vfloat)(((vint)floor & below) | ((vint)x & ~below));
 #endif
 }
 

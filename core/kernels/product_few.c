@@ -8,8 +8,6 @@
 #include <immintrin.h>
 #endif
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 enum {
     DEEP = 8, /* rows of b that are read together, */
     TALL = 4  /* and of a transposed one, with as many of a: 16 sums */

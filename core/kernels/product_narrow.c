@@ -6,8 +6,6 @@
 
 #if VECTOR_FLOATS == 16
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 enum { ROWS = 8 }; /* as many sums as multiply-adds are under way */
 
 static ALWAYS_INLINE void multiply_rows(const int rows, const float *a,

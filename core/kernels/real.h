@@ -36,7 +36,6 @@
 
 #include <math.h>
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 typedef double vdouble __attribute__((vector_size(VECTOR_FLOATS * 4)));
 typedef double vdouble_unaligned
@@ -46,9 +45,11 @@ typedef int64_t vmask_double __attribute__((vector_size(VECTOR_FLOATS * 4)));
 
 #endif
 
-ALWAYS_INLINE vreal REAL_NAME(real_load)(const real *p) { return *(const vreal_unaligned *)p; }
-ALWAYS_INLINE void REAL_NAME(real_store)(real *p, vreal v) { *(vreal_unaligned *)p = v; }
+static ALWAYS_INLINE vreal REAL_NAME(real_load)(const real *p) {
+    return *(const vreal_unaligned *)p;
+}
+static ALWAYS_INLINE void REAL_NAME(real_store)(real *p, vreal v) { *(vreal_unaligned *)p = v; }
 /* b where the mask is set, else a. */
-ALWAYS_INLINE vreal REAL_NAME(real_select)(vmask mask, vreal a, vreal b) {
+static ALWAYS_INLINE vreal REAL_NAME(real_select)(vmask mask, vreal a, vreal b) {
     return (vreal)(((vmask)a & ~mask) | ((vmask)b & mask));
 }

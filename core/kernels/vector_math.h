@@ -10,7 +10,6 @@
 
 #include <math.h>
 
-typedef int32_t vint __attribute__((vector_size(VECTOR_FLOATS * 4)));
 typedef uint32_t vbits __attribute__((vector_size(VECTOR_FLOATS * 4)));
 
 /* mask ? a : b by lane; a mask is what a comparison of two vectors gives: all ones or all zeros. */
