@@ -45,11 +45,11 @@ static void block_weights_piece(void *argument, int64_t piece, int worker) {
     resin_piece_bounds(w->in_c, slices, piece % slices, &first, &last);
     int64_t width = winograd_panel_width(w, panel);
     winograd_transform_weights(w, panel, first, last - first, block_u(w, panel) + first * width,
-                               w->in_c * width);
+                               winograd_u_plane(w));
 }
 
 resin_status winograd_make_u(resin_context *context, winograd *w) {
-    w->u_size = WINOGRAD_POINTS * w->in_c * w->kernels->block_columns;
+    w->u_size = WINOGRAD_POINTS * winograd_u_plane(w);
     int64_t panels = w->groups * w->panels;
     RESIN_TRY(conv_reserve(context, panels, w->u_size, &w->u));
     resin_parallel(context, panels * resin_piece_count(w->in_c, 16), block_weights_piece, w);
@@ -125,7 +125,8 @@ void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t p
     for (int point = 0; point < WINOGRAD_POINTS; point++) {
         if (ahead) winograd_fetch(ahead, point);
         w->kernels->product(count, (int)width, w->in_c, v + point * plane, row, false,
-                            u + point * w->in_c * width, width, m + point * m_plane, width, false);
+                            u + point * winograd_u_plane(w), width, m + point * m_plane, width,
+                            false);
     }
 }
 

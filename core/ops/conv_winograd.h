@@ -56,6 +56,8 @@ typedef struct winograd {
 int64_t winograd_panel_first(const winograd *w, int64_t panel);
 /* The columns a panel takes in scratch: whole vectors. */
 int64_t winograd_panel_width(const winograd *w, int64_t panel);
+/* From point to point of a panel's u with all input channels. */
+int64_t winograd_u_plane(const winograd *w);
 /* The first tile of a band; that of `bands` is the number of tiles. */
 int64_t winograd_band_tile(const winograd *w, int64_t band);
 

@@ -24,10 +24,6 @@ static void stage_bounds(const many *run, int64_t stage, int64_t *first, int64_t
     resin_piece_bounds(run->w->panels, run->stages, stage, first, last);
 }
 
-static int64_t u_plane(const winograd *w) {
-    return w->in_c * w->panel_columns + WINOGRAD_LINE;
-}
-
 static void transform_u(const many *run, int64_t piece) {
     const winograd *w = run->w;
     int64_t parts = resin_piece_count(w->in_c, WEIGHT_CHANNELS), part = piece % parts;
@@ -38,7 +34,7 @@ static void transform_u(const many *run, int64_t piece) {
     winograd_transform_weights(w, panel, channel, channel_last - channel,
                                w->u + piece / parts * w->u_size +
                                    channel * winograd_panel_width(w, panel),
-                               u_plane(w));
+                               winograd_u_plane(w));
 }
 
 static float *panel_m(const winograd *w, int64_t panel, int64_t block) {
@@ -114,7 +110,7 @@ static void product_piece(void *argument, int64_t piece, int worker) {
     int64_t row = w->slice_width, plane = w->block_tiles * row + WINOGRAD_LINE;
     for (int64_t panel = first; panel < last; panel++) {
         int64_t width = winograd_panel_width(w, panel);
-        const float *u = w->u + (panel - first) * w->u_size + point * u_plane(w);
+        const float *u = w->u + (panel - first) * w->u_size + point * winograd_u_plane(w);
         for (int64_t part = 0; part < parts; part++) {
             int64_t from = tiles * part / parts, to = tiles * (part + 1) / parts;
             float *m = panel_m(w, panel - first, block) + from * width +
@@ -150,7 +146,7 @@ resin_status winograd_run_many(resin_context *context, winograd *w) {
     winograd_slice(w, false);
     w->some_groups = 1;
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
-    w->u_size = WINOGRAD_POINTS * u_plane(w);
+    w->u_size = WINOGRAD_POINTS * winograd_u_plane(w);
     w->m_size = WINOGRAD_POINTS * (w->block_tiles * w->panel_columns + WINOGRAD_LINE);
     int64_t panels = conv_min(conv_max(STAGE_FLOATS / w->u_size, 1), conv_divide_up(w->panels, 2));
     run.stages = conv_divide_up(w->panels, panels);

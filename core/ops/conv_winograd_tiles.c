@@ -19,6 +19,10 @@ int64_t winograd_panel_width(const winograd *w, int64_t panel) {
     return conv_round_up(panel_columns(w, panel), w->kernels->vector);
 }
 
+int64_t winograd_u_plane(const winograd *w) {
+    return w->in_c * winograd_panel_width(w, 0) + WINOGRAD_LINE;
+}
+
 int64_t winograd_band_tile(const winograd *w, int64_t band) {
     return band / w->cuts * w->tiles_w + band % w->cuts * w->band_tiles;
 }

@@ -20,14 +20,13 @@ bool winograd_takes_chunks(int64_t in_c, int64_t out_c) {
 }
 
 static float *chunk_du(const winograd *w, int64_t chunk, int64_t panel) {
-    int64_t panel_size = WINOGRAD_POINTS * w->in_c * w->kernels->block_columns;
-    return w->u + chunk * w->u_size + panel * panel_size;
+    return w->u + chunk * w->u_size + panel * WINOGRAD_POINTS * winograd_u_plane(w);
 }
 
 resin_status winograd_reserve_chunks(resin_context *context, winograd *w) {
     w->chunks = conv_min(resin_piece_count(w->bands, conv_divide_up(CHUNK_TILES, w->band_tiles)),
                          conv_divide_up(MAXIMUM_CHUNKS, w->bundles));
-    w->u_size = WINOGRAD_POINTS * w->in_c * w->groups * w->panels * w->kernels->block_columns;
+    w->u_size = w->groups * w->panels * WINOGRAD_POINTS * winograd_u_plane(w);
     return conv_reserve(context, w->chunks, w->u_size, &w->u);
 }
 
@@ -42,7 +41,7 @@ void winograd_add_to_chunk(const winograd *w, int64_t chunk, int64_t panel, int6
     for (int point = 0; point < WINOGRAD_POINTS; point++) {
         if (ahead) winograd_fetch(ahead, point);
         w->kernels->product(w->in_c, (int)width, count, v + point * plane, row, true,
-                            m + point * m_plane, width, du + point * w->in_c * width, width,
+                            m + point * m_plane, width, du + point * winograd_u_plane(w), width,
                             !begin);
     }
 }
@@ -77,10 +76,10 @@ static void chunk_sum_piece(void *argument, int64_t piece, int worker) {
     resin_piece_bounds(w->in_c, slices, piece % slices, &first, &last);
     float *du = chunk_du(w, 0, panel) + first * width;
     for (int point = 0; point < WINOGRAD_POINTS; point++) {
-        float *part = du + point * w->in_c * width;
+        float *part = du + point * winograd_u_plane(w);
         w->kernels->column_sums(w->chunks, (last - first) * width, part, w->u_size, part, false);
     }
-    winograd_weights_result(w, panel, first, last - first, du, w->in_c * width);
+    winograd_weights_result(w, panel, first, last - first, du, winograd_u_plane(w));
 }
 
 void winograd_finish_chunks(resin_context *context, winograd *w) {
