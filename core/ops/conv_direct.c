@@ -21,7 +21,10 @@ enum {
     STRIP_FLOATS = 32 << 10, /* of a strip, where its rows allow: it stays in the cache */
     WEIGHT_STRIP_FLOATS = 192 << 10, /* the most for dweights, whose sums should be deep: */
     WEIGHT_PIXELS = 112,
-    ENOUGH_PIECES = 64,
+    ENOUGH_STRIPS = 8,
+    ENOUGH_PIECES = 32,
+    COPIED = 5, /* multiply-adds of a panel's column that a float of a strip should be good for */
+    WEIGHT_PIECES = 64,
     PANEL_GROUP = 4,          /* panels of dweights that a piece sums, at most */
     PARTIAL_FLOATS = 4 << 20, /* partial sums of dweights altogether, at most */
     MAXIMUM_PARTS = 64
@@ -138,10 +141,24 @@ static void cut(direct *d) {
     if (g->call->pass == CONV_BACKWARD_WEIGHTS) {
         d->rows = conv_max(d->rows, conv_min(rows_within(d, WEIGHT_STRIP_FLOATS),
                                              conv_divide_up(WEIGHT_PIXELS, g->w.count)));
+    } else {
+        int64_t strips = conv_divide_up(ENOUGH_STRIPS, d->images * g->call->shape.groups);
+        d->rows = conv_min(d->rows, conv_divide_up(g->h.count, strips));
     }
     d->blocks = conv_divide_up(g->h.count, conv_min(d->rows, g->h.count));
     d->rows = conv_divide_up(g->h.count, d->blocks);
     d->strip_size = d->in_place ? 0 : strip_rows(d, d->rows) * d->width * d->channels;
+}
+
+/* A strip is a piece. Where there are few, it is one for each of some groups of panels, unless they
+ * are so small that copying the strip for each takes too long. Returns the number of pieces. */
+static int64_t cut_panels(direct *d) {
+    const conv_grid *g = &d->grid;
+    int64_t strips = d->blocks * d->images * g->call->shape.groups;
+    int64_t least = conv_divide_up(COPIED * d->strip_size, d->rows * g->w.count * g->depth);
+    int64_t most = conv_max(g->panels / conv_max(least, 1), 1);
+    d->panel_groups = conv_min(conv_divide_up(ENOUGH_PIECES, strips), most);
+    return strips * d->panel_groups;
 }
 
 static resin_status run_grid(resin_context *context, direct *d) {
@@ -152,11 +169,10 @@ static resin_status run_grid(resin_context *context, direct *d) {
     }
     if (conv_rows_fit(g)) return conv_rows_run(context, g);
     cut(d);
-    int64_t pieces = d->blocks * d->images * g->call->shape.groups;
-    d->panel_groups = conv_min(g->panels, conv_divide_up(ENOUGH_PIECES, pieces));
+    int64_t pieces = cut_panels(d);
     RESIN_TRY(conv_pack_weights(context, g));
     RESIN_TRY(conv_reserve(context, resin_workers(context), d->strip_size, &d->strips));
-    resin_parallel(context, pieces * d->panel_groups, grid_piece, d);
+    resin_parallel(context, pieces, grid_piece, d);
     return RESIN_OK;
 }
 
@@ -234,7 +250,7 @@ static resin_status run_weights(resin_context *context, direct *d) {
     cut(d);
     d->panel_groups = conv_divide_up(g->panels, PANEL_GROUP);
     d->partial_size = g->depth * s->out_c;
-    d->parts = conv_min(conv_divide_up(ENOUGH_PIECES, d->panel_groups * s->groups), MAXIMUM_PARTS);
+    d->parts = conv_min(conv_divide_up(WEIGHT_PIECES, d->panel_groups * s->groups), MAXIMUM_PARTS);
     d->parts = conv_min(d->parts, conv_min(d->blocks * d->images,
                                            conv_max(PARTIAL_FLOATS / d->partial_size, 1)));
     d->gradient_size = d->rows * g->w.count * g->call->kernels->block_columns;
