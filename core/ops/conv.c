@@ -231,6 +231,14 @@ bool conv_adds(const conv_shape *shape, bool exact) {
     return conv_method_adds(conv_choose(shape, CONV_BACKWARD_DATA, exact));
 }
 
+/* Whether both passes are one call of a method. */
+static bool joins(const conv_call *call, conv_method method) {
+    if (method == CONV_WINOGRAD)
+        return call->shape.batch > 0 && conv_winograd_joins(&call->shape, call->kernels);
+    return method == CONV_DIRECT && conv_multiply_adds(&call->shape) >= small_work &&
+           conv_rows_joins(call);
+}
+
 resin_status conv_backward(resin_context *context, const conv_shape *shape,
                            const conv_gradients *g, bool exact) {
     conv_method data_method = conv_choose(shape, CONV_BACKWARD_DATA, exact);
@@ -244,13 +252,14 @@ resin_status conv_backward(resin_context *context, const conv_shape *shape,
     data.watch = g->watch;
     weights.pass = CONV_BACKWARD_WEIGHTS;
     weights.result = g->dweights;
-    if (g->dx && g->dweights && data_method == CONV_WINOGRAD && weights_method == CONV_WINOGRAD &&
-        shape->batch > 0 && conv_winograd_joins(shape, call.kernels)) {
+    if (g->dx && g->dweights && data_method == weights_method && joins(&call, data_method)) {
         double begun = profile_begin(context);
-        resin_status status = conv_winograd_run_both(context, &data, &weights);
+        resin_status status = data_method == CONV_WINOGRAD
+                                  ? conv_winograd_run_both(context, &data, &weights)
+                                  : conv_rows_run_both(context, &data, &weights);
         profile_end(context, begun,
                     (resin_profile_event){.name = "conv2d", .pass = "backward",
-                                          .method = conv_method_name(CONV_WINOGRAD),
+                                          .method = conv_method_name(data_method),
                                           .multiply_adds = 2 * conv_multiply_adds(shape)});
         return status;
     }

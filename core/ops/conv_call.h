@@ -17,6 +17,8 @@ typedef struct conv_call {
     const conv_norm *norm; /* dy comes through a batch normalization (only where the method reads
                               gradients through one) */
     const conv_epilogue *epilogue; /* of a forward pass, or NULL */
+    int64_t dy_step; /* floats from a pixel of dy to the next, where they are more than its channels
+                        (only where pixels are rows, conv_rows.h); else 0 */
     float *result;
     conv_watch *watch;     /* of the result, forward or of backward-data; or NULL */
     bool add;              /* the result is added to what is there (only where the method adds) */
@@ -49,6 +51,10 @@ bool conv_method_adds(conv_method method);
 bool conv_winograd_joins(const conv_shape *shape, const conv_kernels *kernels);
 resin_status conv_winograd_run_both(resin_context *context, const conv_call *data,
                                     const conv_call *weights);
+/* Likewise conv_rows_run_both, with the direct method. */
+bool conv_rows_joins(const conv_call *call);
+resin_status conv_rows_run_both(resin_context *context, const conv_call *data,
+                                const conv_call *weights);
 
 /* Of the plain sum, in any of the passes. */
 double conv_multiply_adds(const conv_shape *shape);

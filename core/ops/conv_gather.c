@@ -48,10 +48,10 @@ static void gather_tap(const conv_grid *grid, const conv_norm *norm, int64_t ima
         return;
     }
     int64_t pixel = (image * h->source + y) * w->source + x + before * w->step;
-    const float *from = grid->source + pixel * grid->source_c + depth->channel;
+    const float *from = grid->source + pixel * grid->source_step + depth->channel;
     clear_rows(before, to, row);
     conv_gather_pixels(grid->call->kernels, grid->image, norm, end - before, depth->channel,
-                       depth->channels, from, w->step * grid->source_c, to + before * row, row);
+                       depth->channels, from, w->step * grid->source_step, to + before * row, row);
     clear_rows(count - end, to + end * row, row);
 }
 
@@ -60,8 +60,8 @@ void conv_gather_rows(const conv_grid *grid, const conv_norm *norm, int64_t pixe
     int64_t row = conv_row_floats(depth.channels);
     if (conv_same_pixels(grid)) {
         conv_gather_pixels(grid->call->kernels, grid->image, norm, count, depth.channel,
-                           depth.channels, grid->source + pixel * grid->source_c + depth.channel,
-                           grid->source_c, to, row);
+                           depth.channels, grid->source + pixel * grid->source_step + depth.channel,
+                           grid->source_step, to, row);
         return;
     }
     for (int64_t last = pixel + count; pixel < last;) {

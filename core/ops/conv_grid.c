@@ -47,7 +47,7 @@ conv_grid conv_forward_grid(const conv_call *call) {
     const conv_shape *s = &call->shape;
     return finish((conv_grid){
         .call = call, .image = call->x, .source = call->x.pixels, .result = call->result,
-        .source_c = s->in_c,
+        .source_c = s->in_c, .source_step = s->in_c,
         .result_c = s->out_c, .group_in = s->in_c / s->groups, .group_out = s->out_c / s->groups,
         .result_h = s->out_h, .result_w = s->out_w,
         .h = forward_axis(s->in_h, s->out_h, s->kernel_h, s->stride_h, s->pad_top, s->dilation_h),
@@ -59,7 +59,7 @@ conv_grid conv_backward_data_grid(const conv_call *call, int64_t rest_h, int64_t
     const conv_shape *s = &call->shape;
     return finish((conv_grid){
         .call = call, .image = {.pixels = call->dy}, .source = call->dy, .result = call->result,
-        .source_c = s->out_c,
+        .source_c = s->out_c, .source_step = call->dy_step ? call->dy_step : s->out_c,
         .result_c = s->in_c, .group_in = s->out_c / s->groups, .group_out = s->in_c / s->groups,
         .result_h = s->in_h, .result_w = s->in_w,
         .h = backward_axis(s->in_h, s->out_h, s->kernel_h, s->stride_h, s->pad_top, s->dilation_h,

@@ -29,6 +29,7 @@ typedef struct conv_grid {
     const float *source;          /* and its pixels as they lie */
     float *result;
     int64_t source_c, result_c;   /* channels of the images */
+    int64_t source_step;          /* floats from one pixel of the source to the next */
     int64_t group_in, group_out;  /* of one group */
     int64_t result_h, result_w;
     int64_t pixels;               /* of the grid in all images */

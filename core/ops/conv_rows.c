@@ -14,7 +14,7 @@
 enum {
     BLOCK_FLOATS = 128 << 10, /* of a chunk of a block of pixels: half the second-level cache */
     BLOCK_PIXELS = 112,
-    FEW_PIXELS = 256,
+    FEW_PIXELS = 512,
     FEW_FLOATS = 4 << 20, /* of all that few pixels gather, at most */
     CHUNK_DEPTH = 1152,
     ENOUGH_PIECES = 64,
@@ -190,7 +190,7 @@ static void fetch_next(const rows_job *d, rows_piece *p) {
     const conv_grid *g = &d->grid;
     const conv_kernels *kernels = g->call->kernels;
     int64_t panels = p->panel_last - p->panel;
-    int64_t next = conv_min(p->pixel + p->count, g->pixels) * g->source_c;
+    int64_t next = conv_min(p->pixel + p->count, g->pixels) * g->source_step;
     int64_t step = conv_same_pixels(g) && !d->few ? conv_divide_up(kernels->block_rows, panels) : 0;
     p->fetch = (conv_fetch){{g->source + next, g->source, g->source}, {step}, {0}};
     if (step && d->norm) p->fetch.at[1] = d->norm->x + next, p->fetch.step[1] = step;
@@ -204,13 +204,14 @@ static void sum_block(const rows_job *d, rows_piece *p, float *rows) {
         conv_depth depth = chunk_depth(d, chunk);
         const float *a = rows;
         if (d->in_place) {
-            a = g->source + p->pixel * g->source_c + depth.channel;
+            a = g->source + p->pixel * g->source_step + depth.channel;
         } else if (d->few) {
             a = rows + chunk_place(d, chunk);
         } else {
             conv_gather_rows(g, d->norm, p->pixel, p->count, depth, rows, d->plane);
         }
-        multiply_chunk(d, p, chunk, a, d->in_place ? g->source_c : conv_row_floats(depth.channels));
+        multiply_chunk(d, p, chunk, a,
+                       d->in_place ? g->source_step : conv_row_floats(depth.channels));
     }
     if (!d->dense) move_sums(d, p, true);
 }
@@ -302,7 +303,8 @@ static void cut(rows_job *d) {
     cut_depth(d, conv_max(conv_min(BLOCK_FLOATS / most, CHUNK_DEPTH), 64));
     cut_pieces(d);
     /* Rows a power of two apart share few places of a cache. */
-    bool far = g->source_c % FAR_ROWS == 0 || (d->channel_chunks > 1 && g->source_c % 256 == 0);
+    bool far = g->source_step % FAR_ROWS == 0 ||
+               (d->channel_chunks > 1 && g->source_step % 256 == 0);
     d->in_place = conv_same_pixels(g) && !g->image.scale && !d->norm && !far;
     d->plane = d->block_pixels * conv_row_floats(d->chunk_channels);
     d->rows_size = d->in_place ? 0

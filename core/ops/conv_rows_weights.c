@@ -14,19 +14,22 @@
 enum {
     LINE = 16, /* floats of a cache line */
     TILE_ROWS = 256,
-    TILE_FLOATS = 64 << 10,
+    TILE_FLOATS = 128 << 10,
     TILE_COLUMNS = 256,      /* at least, if there are as many, */
     MOST_COLUMNS = 1024,     /* and at most */
     STRIP_FLOATS = 128 << 10, /* of the rows of x and dy that a piece gathers at a time */
     MOST_PIXELS = 256,
     FEWEST_PIXELS = 64,
     ENOUGH_PIECES = 64,
-    PART_PIXELS = 768 /* of a part, at least: adding a part takes as long as some hundred pixels */
+    PART_PIXELS = 1536 /* of a part, at least: adding a part takes as long as some hundred pixels,
+                          and its first ones come from far */
 };
 
 typedef struct weights_job {
     conv_grid grid;
-    bool in_place; /* rows of x are its pixels as they lie */
+    bool in_place;          /* rows of x are its pixels as they lie, */
+    bool gradient_in_place; /* and those of dy */
+    int64_t dy_step;
     int64_t tile_taps, tile_channels, tile_panels;
     int64_t channel_tiles, tap_tiles, column_tiles, parts, pixels;
     int64_t rows_plane, rows_size, gradient_row, gradient_size;
@@ -61,13 +64,13 @@ static void fetch_rows(weights_tile *t, int i, const float *next, int64_t row, i
 
 static void fetch_next(const weights_job *d, weights_tile *t, int64_t pixel, int64_t count) {
     const conv_grid *g = &d->grid;
-    int64_t out_c = g->call->shape.out_c, next = conv_min(pixel + count, g->pixels);
-    const float *x = g->source + next * g->source_c + t->depth.channel;
-    int64_t dy = next * out_c + t->column;
+    int64_t next = conv_min(pixel + count, g->pixels);
+    const float *x = g->source + next * g->source_step + t->depth.channel;
+    int64_t dy = next * d->dy_step + t->column;
     t->fetch = (conv_fetch){{t->rows, t->rows, t->rows}, {0}, {0}};
-    if (conv_same_pixels(g)) fetch_rows(t, 0, x, g->source_c, t->depth.channels, count);
-    fetch_rows(t, 1, g->call->dy + dy, out_c, t->columns, count);
-    if (g->call->norm) fetch_rows(t, 2, g->call->norm->x + dy, out_c, t->columns, count);
+    if (conv_same_pixels(g)) fetch_rows(t, 0, x, g->source_step, t->depth.channels, count);
+    fetch_rows(t, 1, g->call->dy + dy, d->dy_step, t->columns, count);
+    if (g->call->norm) fetch_rows(t, 2, g->call->norm->x + dy, d->dy_step, t->columns, count);
 }
 
 /* After so many blocks. */
@@ -85,23 +88,27 @@ static void add_pixels(const weights_job *d, weights_tile *t, int64_t pixel, int
     const conv_grid *g = &d->grid;
     const conv_kernels *kernels = g->call->kernels;
     int64_t out_c = g->call->shape.out_c;
-    const float *a = g->source + pixel * g->source_c + t->depth.channel;
-    int64_t a_step = d->in_place ? g->source_c : conv_row_floats(t->depth.channels);
+    const float *a = g->source + pixel * g->source_step + t->depth.channel;
+    const float *b = g->call->dy + pixel * d->dy_step + t->column;
+    int64_t b_step = d->gradient_in_place ? d->dy_step : d->gradient_row;
+    int64_t a_step = d->in_place ? g->source_step : conv_row_floats(t->depth.channels);
     if (!d->in_place) {
         conv_gather_rows(g, NULL, pixel, count, t->depth, t->rows, d->rows_plane);
         a = t->rows;
     }
-    conv_gather_pixels(kernels, (conv_image){.pixels = g->call->dy}, g->call->norm, count,
-                       t->column, t->columns, g->call->dy + pixel * out_c + t->column, out_c,
-                       t->gradient, d->gradient_row);
+    if (!d->gradient_in_place) {
+        conv_gather_pixels(kernels, (conv_image){.pixels = g->call->dy}, g->call->norm, count,
+                           t->column, t->columns, b, d->dy_step, t->gradient, d->gradient_row);
+        b = t->gradient;
+    }
     fetch_next(d, t, pixel, count);
     for (int64_t j = 0; j < t->columns; j += kernels->block_columns) {
         for (int64_t tap = 0; tap < t->depth.taps; tap++) {
             int64_t row = (t->depth.tap + tap) * g->group_in + t->depth.channel;
             kernels->product_fetch(1, 0, 0, t->depth.channels,
                                    (int)conv_min(kernels->block_columns, t->columns - j), count,
-                                   a + tap * d->rows_plane, a_step, true, t->gradient + j,
-                                   d->gradient_row, t->dweights + row * out_c + t->column + j,
+                                   a + tap * d->rows_plane, a_step, true, b + j, b_step,
+                                   t->dweights + row * out_c + t->column + j,
                                    out_c, accumulate, &t->fetch, NULL);
             fetch_on(t, conv_divide_up(t->depth.channels, kernels->block_rows));
         }
@@ -155,11 +162,13 @@ static void cut(weights_job *d) {
     d->pixels = conv_min(conv_max(STRIP_FLOATS / (rows + columns), FEWEST_PIXELS), MOST_PIXELS);
     int64_t tiles = d->channel_tiles * d->tap_tiles * d->column_tiles;
     d->parts = conv_max(conv_min(conv_divide_up(ENOUGH_PIECES, tiles), g->pixels / PART_PIXELS), 1);
-    d->in_place = conv_same_pixels(g) && !g->image.scale && g->source_c % 256 != 0;
+    d->dy_step = g->call->dy_step ? g->call->dy_step : g->call->shape.out_c;
+    d->in_place = conv_same_pixels(g) && !g->image.scale && g->source_step % 256 != 0;
+    d->gradient_in_place = g->call->dy_step && !g->call->norm;
     d->rows_plane = d->pixels * conv_row_floats(d->tile_channels);
     d->rows_size = d->in_place ? 0 : d->tile_taps * d->rows_plane;
     d->gradient_row = conv_row_floats(columns);
-    d->gradient_size = d->pixels * d->gradient_row;
+    d->gradient_size = d->gradient_in_place ? 0 : d->pixels * d->gradient_row;
     d->partial_size = g->depth * g->group_out;
 }
 

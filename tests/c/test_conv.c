@@ -299,6 +299,8 @@ static const conv_shape large_shapes[] = {
     {2, 17, 16, 1200, 0, 0, 33, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
     {1, 7, 7, 96, 0, 0, 1100, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
     {3, 31, 33, 37, 0, 0, 300, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1},
+    {2, 15, 16, 270, 0, 0, 600, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+    {1, 41, 43, 140, 0, 0, 1024, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
     /* Groups: several groups of vectors, steps, vectors that are not full, more outputs. */
     {2, 30, 29, 96, 0, 0, 96, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 24},
     {2, 20, 17, 160, 0, 0, 160, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 20},
@@ -417,17 +419,21 @@ static void check_joint(resin_context *context, conv_shape shape, bool gated, bo
 
 static void test_joint_backward(void **state) {
     int joined[2] = {0, 0}; /* without and with groups */
+    int rows = 0;           /* with a gradient that is made once */
     for (int i = 0; i < LARGE_SHAPES; i++) {
         problem p = new_problem(large_shapes[i]);
         joined[p.shape.groups > 1] +=
             conv_winograd_joins(&p.shape, &resin_kernels()->conv) &&
             conv_choose(&p.shape, CONV_BACKWARD_DATA, false) == CONV_WINOGRAD &&
             conv_choose(&p.shape, CONV_BACKWARD_WEIGHTS, false) == CONV_WINOGRAD;
+        conv_norm norm = {.x = p.y.single};
+        conv_call call = {.shape = p.shape, .norm = &norm};
+        rows += conv_rows_joins(&call);
         free_problem(&p);
         for (int kind = 0; kind < 4; kind++)
             check_joint(*state, large_shapes[i], kind & 1, kind & 2);
     }
-    assert_true(joined[0] > 0 && joined[1] > 0);
+    assert_true(joined[0] > 0 && joined[1] > 0 && rows > 0);
 }
 
 /* A batch of nothing: dweights are zeros, and nothing is divided by it. */
