@@ -12,7 +12,7 @@ enum {
     WINOGRAD_ROW = 64,         /* floats of a row of v, for few tiles */
     /* Input channels that are multiplied at a time, for few tiles, and what it takes. */
     WINOGRAD_FEW_CHANNELS = 16,
-    WINOGRAD_FEW_SCRATCH = 27 * WINOGRAD_FEW_CHANNELS
+    WINOGRAD_FEW_SCRATCH = 15 * WINOGRAD_FEW_CHANNELS
 };
 
 /* The product of few tiles with the weights themselves. */
@@ -21,6 +21,7 @@ typedef struct winograd_few {
     const float *weights, *next;      /* addressed as for winograd_weights; those wanted next */
     int64_t tap_step, row_step;
     bool rotated;
+    bool laid; /* the weights are in 9 taps of WINOGRAD_FEW_CHANNELS rows of few_columns */
     const float *v; /* rows of WINOGRAD_ROW floats */
     int64_t v_plane;
     float *m; /* few_columns wide; = or += the product */

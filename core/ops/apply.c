@@ -117,6 +117,12 @@ const op_value *op_attribute(const op_call *call, const char *name) {
     return &call->value[a];
 }
 
+resin_status op_keep(op_call *call, size_t size) {
+    RESIN_TRY(resin_allocate(call->context, size, &call->kept->block));
+    call->kept->size = size;
+    return RESIN_OK;
+}
+
 void op_save(op_call *call, int slot, resin_tensor *tensor) {
     if (!call->recording || !tensor) return;
     call->saved[slot] = resin_retain(tensor);

@@ -125,6 +125,27 @@ static void finish_result(resin_context *context, const conv_call *call) {
 
 /* ---- One call -------------------------------------------------------------------------------- */
 
+/* Methods but the naive one divide by these sizes. */
+static bool is_empty(const conv_shape *s) {
+    return s->batch == 0 || s->in_c == 0 || s->out_c == 0 || s->in_h == 0 || s->in_w == 0 ||
+           s->out_h == 0 || s->out_w == 0;
+}
+
+int64_t conv_call_prepared(const conv_call *call, conv_method method) {
+    if (is_empty(&call->shape)) return 0;
+    switch (method) {
+    case CONV_WINOGRAD: return conv_winograd_prepared(call);
+    case CONV_DIRECT: return conv_direct_prepared(call);
+    default: return 0;
+    }
+}
+
+void conv_call_prepare(resin_context *context, const conv_call *call, conv_method method,
+                       float *to) {
+    if (method == CONV_WINOGRAD) conv_winograd_prepare(context, call, to);
+    else if (method == CONV_DIRECT) conv_direct_prepare(context, call, to);
+}
+
 /* Multiply-adds that one thread does in the time that some parallel regions cost. */
 static const double small_work = 1 << 20;
 
@@ -138,12 +159,8 @@ resin_status conv_run(resin_context *context, const conv_call *call, conv_method
                           (long long)call->shape.stride_w, (long long)call->shape.dilation_h,
                           (long long)call->shape.dilation_w, (long long)call->shape.groups);
     }
-    /* The others divide by these sizes. */
     const conv_shape *s = &call->shape;
-    if (s->batch == 0 || s->in_c == 0 || s->out_c == 0 || s->in_h == 0 || s->in_w == 0 ||
-        s->out_h == 0 || s->out_w == 0) {
-        method = CONV_REFERENCE;
-    }
+    if (is_empty(s)) method = CONV_REFERENCE;
     /* The bits are the same at any number of threads; a small call stays in the caller's. */
     int threads = context->threads;
     if (conv_multiply_adds(s) < small_work) context->threads = 1;
@@ -163,16 +180,33 @@ resin_status conv_run(resin_context *context, const conv_call *call, conv_method
 
 resin_status conv_forward(resin_context *context, const conv_shape *shape, conv_method method,
                           conv_image x, const float *weights, const float *bias, float *y) {
-    return conv_forward_shown(context, shape, method, x, weights, bias, NULL, y, NULL);
+    return conv_forward_with(context, shape, method, x, weights, bias, NULL, y);
 }
 
-resin_status conv_forward_shown(resin_context *context, const conv_shape *shape, conv_method method,
-                                conv_image x, const float *weights, const float *bias,
-                                const conv_epilogue *epilogue, float *y, conv_watch *watch) {
-    const conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape,
-                            .pass = CONV_FORWARD, .x = x, .weights = weights, .bias = bias,
-                            .epilogue = epilogue, .result = y, .watch = watch};
+resin_status conv_forward_with(resin_context *context, const conv_shape *shape, conv_method method,
+                               conv_image x, const float *weights, const float *bias,
+                               const conv_extras *extras, float *y) {
+    conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape, .pass = CONV_FORWARD,
+                      .x = x, .weights = weights, .bias = bias, .result = y};
+    if (extras) {
+        call.prepared = extras->prepared;
+        call.epilogue = extras->epilogue;
+        call.watch = extras->watch;
+    }
     return conv_run(context, &call, method);
+}
+
+int64_t conv_prepared(const conv_shape *shape, conv_method method) {
+    const conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape,
+                            .pass = CONV_FORWARD};
+    return conv_call_prepared(&call, method);
+}
+
+void conv_prepare(resin_context *context, const conv_shape *shape, conv_method method,
+                  const float *weights, float *to) {
+    const conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape,
+                            .pass = CONV_FORWARD, .weights = weights};
+    conv_call_prepare(context, &call, method, to);
 }
 
 resin_status conv_backward_data(resin_context *context, const conv_shape *shape, conv_method method,

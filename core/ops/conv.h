@@ -62,14 +62,26 @@ conv_method conv_choose(const conv_shape *shape, conv_pass pass, bool exact);
  *   backward_weights: dweights from x and dy; dbias (NULL: not wanted) = sum of dy */
 resin_status conv_forward(resin_context *context, const conv_shape *shape, conv_method method,
                           conv_image x, const float *weights, const float *bias, float *y);
-resin_status conv_forward_shown(resin_context *context, const conv_shape *shape, conv_method method,
-                                conv_image x, const float *weights, const float *bias,
-                                const conv_epilogue *epilogue, float *y, conv_watch *watch);
+/* What a forward pass may have besides, each or NULL; all are without extras. */
+typedef struct conv_extras {
+    const float *prepared; /* the weights as conv_prepare has left them */
+    const conv_epilogue *epilogue;
+    conv_watch *watch; /* of y */
+} conv_extras;
+resin_status conv_forward_with(resin_context *context, const conv_shape *shape, conv_method method,
+                               conv_image x, const float *weights, const float *bias,
+                               const conv_extras *extras, float *y);
 resin_status conv_backward_data(resin_context *context, const conv_shape *shape, conv_method method,
                                 const float *dy, const float *weights, float *dx);
 resin_status conv_backward_weights(resin_context *context, const conv_shape *shape,
                                    conv_method method, conv_image x, const float *dy,
                                    float *dweights, float *dbias);
+
+/* Where the same weights serve many forward passes of one shape, they are best arranged once as the
+ * method reads them: how many floats that takes (0: they are good as they lie), and doing it. */
+int64_t conv_prepared(const conv_shape *shape, conv_method method);
+void conv_prepare(resin_context *context, const conv_shape *shape, conv_method method,
+                  const float *weights, float *to);
 
 /* Both backward passes together, each by the method that is chosen for it. */
 typedef struct conv_gradients {

@@ -88,16 +88,16 @@ static conv_image image_of(const resin_tensor *x) {
 
 resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape,
                                  const resin_tensor *x, const resin_tensor *weights,
-                                 const resin_tensor *bias, const conv_epilogue *epilogue,
-                                 conv_watch *watch, resin_tensor *y) {
+                                 const resin_tensor *bias, const conv_extras *extras,
+                                 resin_tensor *y) {
     const void *b = bias ? tensor_data(bias) : NULL;
     if (shape->batch == 0) return RESIN_OK;
     if (x->dtype == RESIN_FLOAT64)
         return conv_forward_f64(context, shape, tensor_data(x), tensor_data(weights), b,
                                 tensor_data(y));
-    return conv_forward_shown(context, shape,
-                              conv_choose(shape, CONV_FORWARD, context->conv_direct), image_of(x),
-                              tensor_data(weights), b, epilogue, tensor_data(y), watch);
+    return conv_forward_with(context, shape,
+                             conv_choose(shape, CONV_FORWARD, context->conv_direct), image_of(x),
+                             tensor_data(weights), b, extras, tensor_data(y));
 }
 
 resin_status conv2d_data_pass(resin_context *context, const conv_shape *shape,
@@ -204,6 +204,26 @@ resin_status conv2d_begin(op_call *call, conv_shape *shape, resin_tensor **y) {
     return tensor_new(call->context, call->in[CONV2D_X]->dtype, 4, out, y);
 }
 
+/* In a plan, weights that are the same in all runs are arranged for the method in the first, and
+ * again when they have changed. */
+static resin_status keep_prepared(op_call *call, const conv_shape *shape,
+                                  const resin_tensor *weights, const float **prepared) {
+    op_kept *kept = call->kept;
+    if (!kept || !(kept->constants >> CONV2D_WEIGHTS & 1) || weights->dtype != RESIN_FLOAT32)
+        return RESIN_OK;
+    conv_method method = conv_choose(shape, CONV_FORWARD, call->context->conv_direct);
+    const int64_t floats = conv_prepared(shape, method);
+    const uint64_t version = call->in[CONV2D_WEIGHTS]->storage->version;
+    if (floats == 0) return RESIN_OK;
+    const bool first = !kept->block;
+    if (first) RESIN_TRY(op_keep(call, (size_t)floats * sizeof(float)));
+    if (first || kept->version != version)
+        conv_prepare(call->context, shape, method, tensor_data(weights), kept->block);
+    kept->version = version;
+    *prepared = kept->block;
+    return RESIN_OK;
+}
+
 resin_status conv2d_compute(op_call *call, int slot, const conv_shape *shape,
                             const conv_epilogue *epilogue, conv_watch *watch, resin_tensor *y) {
     resin_tensor *part[3] = {NULL, NULL, NULL}; /* x, weights and bias, contiguous */
@@ -211,9 +231,12 @@ resin_status conv2d_compute(op_call *call, int slot, const conv_shape *shape,
     resin_status status = RESIN_OK;
     for (int i = 0; i < (epilogue ? CONV2D_BIAS : 3) && status == RESIN_OK; i++)
         if (call->in[i]) status = tensor_contiguous(call->in[i], &part[i]);
+    conv_extras extras = {.epilogue = epilogue, .watch = watch};
+    if (status == RESIN_OK)
+        status = keep_prepared(call, shape, part[CONV2D_WEIGHTS], &extras.prepared);
     if (status == RESIN_OK)
         status = conv2d_forward_pass(call->context, shape, part[CONV2D_X], part[CONV2D_WEIGHTS],
-                                     part[CONV2D_BIAS], epilogue, watch, y);
+                                     part[CONV2D_BIAS], &extras, y);
     if (status == RESIN_OK && call->wants_grad[CONV2D_WEIGHTS])
         op_save(call, slot, part[CONV2D_X]);
     if (status == RESIN_OK && call->wants_grad[CONV2D_X])

@@ -26,15 +26,15 @@ bool conv2d_reads_norm(const op_call *call);
 
 /* ---- Its parts, on contiguous tensors of either float type ----------------------------------- */
 
-/* x may be deferred (normalized.h) where a pass reads it. An epilogue (or NULL) is for float32.
+/* x may be deferred (normalized.h) where a pass reads it. Extras (or NULL) are for float32.
  * x and weights have rank 4, bias (if given) rank 1, all of one float type. */
 resin_status conv2d_check_inputs(const op_call *call);
 /* bias, if given, has out_c values. */
 resin_status conv2d_check_bias(const op_call *call, int64_t out_c);
 resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape,
                                  const resin_tensor *x, const resin_tensor *weights,
-                                 const resin_tensor *bias, const conv_epilogue *epilogue,
-                                 conv_watch *watch, resin_tensor *y);
+                                 const resin_tensor *bias, const conv_extras *extras,
+                                 resin_tensor *y);
 resin_status conv2d_data_pass(resin_context *context, const conv_shape *shape,
                               const resin_tensor *dy, const resin_tensor *weights,
                               resin_tensor *dx);

@@ -148,7 +148,7 @@ static resin_status gradients(op_call *call, const conv_shape *shape, const resi
     }
     if (!call->wants_grad[CONV2D_X]) return RESIN_OK;
     RESIN_TRY(op_input_grad(call, CONV2D_X, &grad));
-    return conv2d_forward_pass(call->context, shape, dy, call->saved[1], NULL, NULL, NULL,
+    return conv2d_forward_pass(call->context, shape, dy, call->saved[1], NULL, NULL,
                                grad);
 }
 

@@ -14,6 +14,7 @@ typedef struct conv_call {
     conv_pass pass;
     conv_image x;
     const float *dy, *weights, *bias;
+    const float *prepared; /* forward: the weights as conv_call_prepare has left them, or NULL */
     const conv_norm *norm; /* dy comes through a batch normalization (only where the method reads
                               gradients through one) */
     const conv_epilogue *epilogue; /* of a forward pass, or NULL */
@@ -27,6 +28,12 @@ typedef struct conv_call {
 /* Runs one call by one method that can do it: what conv_forward and its sisters do with the kernels
  * of this processor, and tests with those of each instruction set. */
 resin_status conv_run(resin_context *context, const conv_call *call, conv_method method);
+
+/* Weights arranged as a method reads them in a forward pass, for calls to come of the same shape:
+ * how many floats (0: the method reads them as they lie), and arranging call->weights. */
+int64_t conv_call_prepared(const conv_call *call, conv_method method);
+void conv_call_prepare(resin_context *context, const conv_call *call, conv_method method,
+                       float *to);
 
 /* Whether a method can do a pass of a shape at all. */
 bool conv_method_fits(const conv_shape *shape, conv_pass pass, conv_method method);
@@ -62,6 +69,10 @@ double conv_multiply_adds(const conv_shape *shape);
 resin_status conv_reference_run(resin_context *context, const conv_call *call);
 resin_status conv_winograd_run(resin_context *context, const conv_call *call);
 resin_status conv_direct_run(resin_context *context, const conv_call *call);
+int64_t conv_winograd_prepared(const conv_call *call);
+void conv_winograd_prepare(resin_context *context, const conv_call *call, float *to);
+int64_t conv_direct_prepared(const conv_call *call);
+void conv_direct_prepare(resin_context *context, const conv_call *call, float *to);
 resin_status conv_product_run(resin_context *context, const conv_call *call);
 resin_status conv_grouped_run(resin_context *context, const conv_call *call);
 

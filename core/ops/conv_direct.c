@@ -265,6 +265,16 @@ static resin_status run_weights(resin_context *context, direct *d) {
     return RESIN_OK;
 }
 
+int64_t conv_direct_prepared(const conv_call *call) {
+    conv_grid grid = conv_forward_grid(call);
+    return conv_packed_floats(&grid);
+}
+
+void conv_direct_prepare(resin_context *context, const conv_call *call, float *to) {
+    conv_grid grid = conv_forward_grid(call);
+    conv_pack_all(context, &grid, to);
+}
+
 resin_status conv_direct_run(resin_context *context, const conv_call *call) {
     if (call->pass == CONV_BACKWARD_DATA) return run_backward_data(context, call);
     direct d = {.grid = conv_forward_grid(call)};

@@ -73,13 +73,13 @@ int64_t conv_panel_columns(const conv_grid *grid, int64_t panel) {
     return conv_min(width, grid->group_out - panel * width);
 }
 
-static float *panel_place(const conv_grid *grid, int64_t group, int64_t panel) {
-    return grid->weights +
-           (group * grid->panels + panel) * grid->call->kernels->block_columns * grid->depth;
+/* Floats before a panel, counted through all groups. */
+static int64_t panel_place(const conv_grid *grid, int64_t panel) {
+    return panel * grid->call->kernels->block_columns * grid->depth;
 }
 
 const float *conv_panel(const conv_grid *grid, int64_t group, int64_t panel) {
-    return panel_place(grid, group, panel);
+    return grid->packed + panel_place(grid, group * grid->panels + panel);
 }
 
 const float *conv_weights_place(const conv_grid *g, int64_t group, int64_t panel, int64_t tap,
@@ -103,22 +103,41 @@ void conv_pack_panel(const conv_grid *g, int64_t group, int64_t panel, int64_t t
                   conv_round_up(columns, kernels->vector));
 }
 
+typedef struct pack_job {
+    const conv_grid *grid;
+    float *to;
+} pack_job;
+
 /* Packs the weights of one tap and one panel of a group. */
 static void weights_piece(void *argument, int64_t piece, int worker) {
     (void)worker;
-    const conv_grid *g = argument;
-    int64_t taps = g->h.taps * g->w.taps, tap = piece % taps, panel = piece / taps % g->panels;
-    int64_t group = piece / taps / g->panels;
-    int64_t width = conv_round_up(conv_panel_columns(g, panel), g->call->kernels->vector);
-    conv_pack_panel(g, group, panel, tap, 0, g->group_in,
-                    panel_place(g, group, panel) + tap * g->group_in * width);
+    const pack_job *job = argument;
+    const conv_grid *g = job->grid;
+    int64_t taps = g->h.taps * g->w.taps, tap = piece % taps, panel = piece / taps;
+    int64_t group = panel / g->panels;
+    int64_t width = conv_round_up(conv_panel_columns(g, panel % g->panels),
+                                  g->call->kernels->vector);
+    conv_pack_panel(g, group, panel % g->panels, tap, 0, g->group_in,
+                    job->to + panel_place(g, panel) + tap * g->group_in * width);
+}
+
+int64_t conv_packed_floats(const conv_grid *grid) {
+    return panel_place(grid, grid->call->shape.groups * grid->panels);
+}
+
+void conv_pack_all(resin_context *context, const conv_grid *grid, float *to) {
+    pack_job job = {grid, to};
+    int64_t panels = grid->call->shape.groups * grid->panels;
+    resin_parallel(context, panels * grid->h.taps * grid->w.taps, weights_piece, &job);
 }
 
 resin_status conv_pack_weights(resin_context *context, conv_grid *grid) {
-    int64_t panels = grid->call->shape.groups * grid->panels;
-    RESIN_TRY(conv_reserve(context, panels, grid->call->kernels->block_columns * grid->depth,
-                           &grid->weights));
-    resin_parallel(context, panels * grid->h.taps * grid->w.taps, weights_piece, grid);
+    grid->packed = grid->call->prepared;
+    if (grid->packed) return RESIN_OK;
+    RESIN_TRY(conv_reserve(context, grid->call->shape.groups * grid->panels,
+                           grid->call->kernels->block_columns * grid->depth, &grid->weights));
+    conv_pack_all(context, grid, grid->weights);
+    grid->packed = grid->weights;
     return RESIN_OK;
 }
 

@@ -35,13 +35,18 @@ typedef struct conv_grid {
     int64_t pixels;               /* of the grid in all images */
     int64_t depth;                /* taps x group_in: products in a sum */
     int64_t panels;               /* of the weights of one group */
-    float *weights;               /* packed: groups, panels, taps, group_in, panel's width */
+    const float *packed;          /* weights: groups, panels, taps, group_in, panel's width */
+    float *weights;               /* scratch for them */
 } conv_grid;
 
 conv_grid conv_forward_grid(const conv_call *call);
 conv_grid conv_backward_data_grid(const conv_call *call, int64_t rest_h, int64_t rest_w);
 
-/* Sets grid->weights, which the caller gives back to the arena. */
+/* Floats of all packed weights, and packing them. */
+int64_t conv_packed_floats(const conv_grid *grid);
+void conv_pack_all(resin_context *context, const conv_grid *grid, float *to);
+/* Sets grid->packed: what the call has prepared, or grid->weights, which the caller gives back to
+ * the arena. */
 resin_status conv_pack_weights(resin_context *context, conv_grid *grid);
 int64_t conv_panel_columns(const conv_grid *grid, int64_t panel);
 const float *conv_panel(const conv_grid *grid, int64_t group, int64_t panel);

@@ -31,18 +31,20 @@ typedef struct rows_job {
     conv_grid grid;
     const conv_norm *norm;
     bool in_place, few;
+    bool packs; /* few pixels, and weights that are not prepared */
     bool dense; /* the grid's pixels are those of the result, in order */
     int64_t chunk_taps, chunk_channels, channel_chunks, chunks;
     int64_t blocks, block_pixels, block_groups, panel_groups;
     int64_t plane;              /* floats of a gathered tap */
     float *rows, *sums, *panel; /* scratch of each worker; `rows` of all, if there are few pixels */
-    int64_t rows_size, sums_size, panel_size;
+    int64_t rows_size, sums_size, panel_size, workers;
 } rows_job;
 
 /* What one piece does. */
 typedef struct rows_piece {
     int64_t pixel, count;
     int64_t panel, panel_last;
+    int64_t panel_next; /* of the piece that the same worker is likely to do next */
     float *sums, *weights;
     conv_fetch fetch;
 } rows_piece;
@@ -74,9 +76,17 @@ static int64_t chunk_place(const rows_job *d, int64_t chunk) {
     return (depth.tap * d->channel_chunks + chunk % d->channel_chunks) * d->plane;
 }
 
+/* The packed weights of a panel, from some depth on. */
+static const float *find_packed(const rows_job *d, int64_t panel, const conv_depth *depth) {
+    const conv_grid *g = &d->grid;
+    int64_t width = conv_round_up(conv_panel_columns(g, panel), g->call->kernels->vector);
+    return conv_panel(g, 0, panel) + (depth->tap * g->group_in + depth->channel) * width;
+}
+
 /* The weights of a panel and chunk as they lie. */
 static const float *find_raw(const rows_job *d, int64_t panel, int64_t chunk) {
     conv_depth depth = chunk_depth(d, chunk);
+    if (!d->packs) return find_packed(d, panel, &depth);
     return conv_weights_place(&d->grid, 0, panel, depth.tap, depth.channel);
 }
 
@@ -85,9 +95,9 @@ static const float *find_weights(const rows_job *d, const rows_piece *p, int64_t
                                  const conv_depth *depth, int64_t *segment) {
     const conv_grid *g = &d->grid;
     int64_t width = conv_round_up(conv_panel_columns(g, panel), g->call->kernels->vector);
-    if (!d->few) {
+    if (!d->packs) {
         *segment = g->group_in * width;
-        return conv_panel(g, 0, panel) + (depth->tap * g->group_in + depth->channel) * width;
+        return find_packed(d, panel, depth);
     }
     *segment = depth->channels * width;
     for (int64_t tap = 0; tap < depth->taps; tap++) {
@@ -118,14 +128,20 @@ static void multiply(const rows_job *d, rows_piece *p, const rows_product *x, in
     conv_fetch_on(&p->fetch, conv_divide_up(rows, kernels->block_rows));
 }
 
-/* The weights that are packed next, as they lie: forward lines, of which a row of a panel is two,
- * and backward-data rows of the weights, each a column of the panel. */
-static void fetch_weights(const rows_job *d, rows_piece *p, const rows_product *x, int64_t block) {
+/* The weights that are read next, a part for each of some blocks. Packed ones as they lie. Those
+ * that are to be packed: forward lines, of which a row of a panel is two, and backward-data rows of
+ * the weights, each a column of the panel. */
+static void fetch_weights(const rows_job *d, rows_piece *p, const rows_product *x, int64_t block,
+                          int64_t blocks) {
     const conv_grid *g = &d->grid;
     int64_t width = g->call->kernels->block_columns, step = g->call->shape.out_c;
     bool back = g->call->pass == CONV_BACKWARD_DATA;
-    if (!x->next || block >= (back ? width / 2 : 2)) {
+    if (!x->next || (d->packs && block >= (back ? width / 2 : 2))) {
         p->fetch = (conv_fetch){{x->b, x->b, x->b}, {0}, {0}};
+    } else if (!d->packs) {
+        int64_t part = conv_divide_up(width, blocks);
+        const float *from = x->next + block * part * x->depth.taps * x->depth.channels;
+        p->fetch = (conv_fetch){{from, from + part / 2, x->b}, {part, part, 0}, {0}};
     } else if (back) {
         const float *row = x->next + 2 * block * step;
         p->fetch = (conv_fetch){{row, row + step, x->b}, {1, 1, 0}, {0}};
@@ -139,7 +155,7 @@ static void multiply_few(const rows_job *d, rows_piece *p, const rows_product *x
     int64_t blocks = conv_divide_up(p->count, d->grid.call->kernels->block_rows), first, last;
     for (int64_t block = 0; block < blocks; block++) {
         resin_piece_bounds(p->count, blocks, block, &first, &last);
-        fetch_weights(d, p, x, block);
+        fetch_weights(d, p, x, block, blocks);
         multiply(d, p, x, first, last - first);
     }
 }
@@ -165,6 +181,7 @@ static void multiply_chunk(const rows_job *d, rows_piece *p, int64_t chunk, cons
         if (d->few) {
             x.next = panel + 1 < p->panel_last ? find_raw(d, panel + 1, chunk)
                      : chunk + 1 < d->chunks   ? find_raw(d, p->panel, chunk + 1)
+                     : p->panel_next < g->panels && !d->packs ? find_raw(d, p->panel_next, 0)
                                                : NULL;
             multiply_few(d, p, &x);
         } else {
@@ -226,6 +243,7 @@ static void block_piece(void *argument, int64_t piece, int worker) {
     resin_piece_bounds(g->panels, d->panel_groups, piece % d->panel_groups, &p.panel,
                        &p.panel_last);
     resin_piece_bounds(d->blocks, d->block_groups, piece / d->panel_groups, &block, &block_last);
+    p.panel_next = p.panel_last + (d->workers - 1) * (p.panel_last - p.panel);
     for (; block < block_last; block++) {
         p.pixel = block * d->block_pixels;
         p.count = conv_min(d->block_pixels, g->pixels - p.pixel);
@@ -299,6 +317,7 @@ static void cut(rows_job *d) {
     d->dense = g->h.spread == 1 && g->w.spread == 1;
     d->few = g->pixels <= FEW_PIXELS &&
              g->pixels * g->h.taps * g->w.taps * conv_row_floats(g->group_in) <= FEW_FLOATS;
+    d->packs = d->few && !g->call->prepared;
     int64_t most = d->few ? g->pixels : BLOCK_PIXELS;
     cut_depth(d, conv_max(conv_min(BLOCK_FLOATS / most, CHUNK_DEPTH), 64));
     cut_pieces(d);
@@ -313,12 +332,12 @@ static void cut(rows_job *d) {
     int64_t width = conv_divide_up(g->panels, d->panel_groups) * g->call->kernels->block_columns;
     d->sums_size = d->dense ? 0 : d->block_pixels * width;
     int64_t chunk = d->chunk_taps * d->chunk_channels;
-    d->panel_size = d->few ? chunk * g->call->kernels->block_columns : 0;
+    d->panel_size = d->packs ? chunk * g->call->kernels->block_columns : 0;
 }
 
 static resin_status run(resin_context *context, rows_job *d) {
-    int64_t workers = resin_workers(context);
-    if (!d->few) RESIN_TRY(conv_pack_weights(context, &d->grid));
+    int64_t workers = d->workers = resin_workers(context);
+    if (!d->packs) RESIN_TRY(conv_pack_weights(context, &d->grid));
     RESIN_TRY(conv_reserve(context, d->few ? 1 : workers, d->rows_size, &d->rows));
     RESIN_TRY(conv_reserve(context, workers, d->sums_size, &d->sums));
     RESIN_TRY(conv_reserve(context, workers, d->panel_size, &d->panel));

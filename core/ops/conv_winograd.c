@@ -32,27 +32,41 @@ enum {
 
 /* ---- By blocks ------------------------------------------------------------------------------- */
 
-static float *block_u(const winograd *w, int64_t panel) {
-    return w->u + panel * w->u_size;
-}
-
 int64_t winograd_block_tiles(const conv_kernels *kernels) { return 2 * kernels->block_rows; }
+
+typedef struct u_job {
+    const winograd *w;
+    float *to;
+} u_job;
 
 static void block_weights_piece(void *argument, int64_t piece, int worker) {
     (void)worker;
-    const winograd *w = argument;
+    const u_job *job = argument;
+    const winograd *w = job->w;
     int64_t slices = resin_piece_count(w->in_c, 16), panel = piece / slices, first, last;
     resin_piece_bounds(w->in_c, slices, piece % slices, &first, &last);
     int64_t width = winograd_panel_width(w, panel);
-    winograd_transform_weights(w, panel, first, last - first, block_u(w, panel) + first * width,
-                               winograd_u_plane(w));
+    winograd_transform_weights(w, panel, first, last - first,
+                               job->to + panel * w->u_size + first * width, winograd_u_plane(w));
+}
+
+static void make_u(resin_context *context, const winograd *w, float *to) {
+    u_job job = {w, to};
+    resin_parallel(context, w->groups * w->panels * resin_piece_count(w->in_c, 16),
+                   block_weights_piece, &job);
+}
+
+static int64_t block_u_size(const winograd *w) {
+    return WINOGRAD_POINTS * winograd_u_plane(w);
 }
 
 resin_status winograd_make_u(resin_context *context, winograd *w) {
-    w->u_size = WINOGRAD_POINTS * winograd_u_plane(w);
-    int64_t panels = w->groups * w->panels;
-    RESIN_TRY(conv_reserve(context, panels, w->u_size, &w->u));
-    resin_parallel(context, panels * resin_piece_count(w->in_c, 16), block_weights_piece, w);
+    w->u_size = block_u_size(w);
+    w->all_u = w->prepared;
+    if (w->all_u) return RESIN_OK;
+    RESIN_TRY(conv_reserve(context, w->groups * w->panels, w->u_size, &w->u));
+    make_u(context, w, w->u);
+    w->all_u = w->u;
     return RESIN_OK;
 }
 
@@ -120,7 +134,7 @@ void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t p
     int64_t row = w->slice_width, plane = w->block_tiles * row + WINOGRAD_LINE;
     int64_t width = winograd_panel_width(w, panel);
     int64_t m_plane = w->block_tiles * width + WINOGRAD_LINE;
-    const float *u = block_u(w, panel);
+    const float *u = w->all_u + panel * w->u_size;
     v += winograd_group_channel(w, panel);
     for (int point = 0; point < WINOGRAD_POINTS; point++) {
         if (ahead) winograd_fetch(ahead, point);
@@ -279,7 +293,7 @@ winograd winograd_describe(const conv_call *call) {
     const conv_shape *s = &call->shape;
     winograd w = {.call = call, .kernels = call->kernels, .result = call->result, .add = call->add,
                   .watch = call->watch,
-                  .weights = call->weights, .bias = call->bias};
+                  .weights = call->weights, .prepared = call->prepared, .bias = call->bias};
     conv_source x = {call->kernels, call->x, NULL, s->in_h, s->in_w, s->in_c};
     conv_source dy = {call->kernels, {.pixels = call->dy}, call->norm, s->out_h, s->out_w,
                       s->out_c};
@@ -308,15 +322,45 @@ winograd winograd_describe(const conv_call *call) {
     return w;
 }
 
-static resin_status run(resin_context *context, winograd *w, conv_pass pass) {
-    if (pass == CONV_BACKWARD_WEIGHTS) return winograd_run_weights(context, w);
-    if (w->tiles <= FEW_TILES && w->out_c >= w->kernels->few_columns)
-        return winograd_run_few(context, w);
+/* How the images pass. */
+typedef enum winograd_way { BY_BLOCKS, BY_SLICES, FEW, MANY } winograd_way;
+
+static winograd_way choose_way(const winograd *w) {
+    if (w->tiles <= FEW_TILES && w->out_c >= w->kernels->few_columns) return FEW;
     bool few = w->tiles < SLICE_TILES ||
                w->tiles * w->bundles < FEW_BLOCKS * winograd_block_tiles(w->kernels);
     bool large = WINOGRAD_POINTS * w->in_c * w->out_c > LARGE_WEIGHTS;
-    if (large && winograd_is_many(w)) return winograd_run_many(context, w);
-    return few || large ? run_slices(context, w) : run_blocks(context, w);
+    if (large && winograd_is_many(w)) return MANY;
+    return few || large ? BY_SLICES : BY_BLOCKS;
+}
+
+static resin_status run(resin_context *context, winograd *w, conv_pass pass) {
+    if (pass == CONV_BACKWARD_WEIGHTS) return winograd_run_weights(context, w);
+    switch (choose_way(w)) {
+    case FEW: return winograd_run_few(context, w);
+    case MANY: return winograd_run_many(context, w);
+    case BY_SLICES: return run_slices(context, w);
+    default: return run_blocks(context, w);
+    }
+}
+
+int64_t conv_winograd_prepared(const conv_call *call) {
+    winograd w = winograd_describe(call);
+    switch (choose_way(&w)) {
+    case FEW: return winograd_few_floats(&w);
+    case BY_BLOCKS: return w.groups * w.panels * block_u_size(&w);
+    default: return 0;
+    }
+}
+
+void conv_winograd_prepare(resin_context *context, const conv_call *call, float *to) {
+    winograd w = winograd_describe(call);
+    if (choose_way(&w) == FEW) {
+        winograd_few_prepare(context, &w, to);
+    } else {
+        w.u_size = block_u_size(&w);
+        make_u(context, &w, to);
+    }
 }
 
 void winograd_release(resin_context *context, winograd *w) {

@@ -48,6 +48,8 @@ typedef struct winograd {
     bool last;
     int workers;
 
+    const float *prepared;          /* what u is made of, or u itself by blocks; or NULL */
+    const float *all_u;             /* by blocks: u of all panels */
     float *u, *v, *m, *strips;
     int64_t u_size, v_size, m_size, strip_size; /* floats of one worker's (slice's, panel's) part */
 } winograd;
@@ -100,7 +102,7 @@ void winograd_weights_result(const winograd *w, int64_t panel, int64_t channel, 
 int64_t winograd_block_tiles(const conv_kernels *kernels);
 winograd winograd_describe(const conv_call *call);
 
-/* Forward and backward-data: u of all weights, reserved and made. */
+/* Forward and backward-data: u of all weights, reserved and made unless it is prepared. */
 resin_status winograd_make_u(resin_context *context, winograd *w);
 /* What is asked for while a product runs, a part at each point: rows of images that are read or
  * written next. */
@@ -152,6 +154,10 @@ bool winograd_is_many(const winograd *w);
 resin_status winograd_run_many(resin_context *context, winograd *w);
 /* Few tiles. */
 resin_status winograd_run_few(resin_context *context, winograd *w);
+/* Its weights in the order in which they are read: groups and panels, channels, taps, columns of
+ * the panel. */
+int64_t winograd_few_floats(winograd *w);
+void winograd_few_prepare(resin_context *context, winograd *w, float *to);
 
 /* Backward-weights by chunks of bands: each has a du of its own, small enough for the cache. */
 bool winograd_takes_chunks(int64_t in_c, int64_t out_c);

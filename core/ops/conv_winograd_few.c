@@ -13,46 +13,118 @@ static const float *corner(const winograd *w, int64_t row_step, int64_t panel, i
     return w->weights + (first - group * w->out_c) * row_step + group * w->in_c + channel;
 }
 
+/* The channels that the kernel takes at a time; those of a slice are cut from its beginning. */
+typedef struct few_chunk {
+    int64_t slice, place, first, count; /* `first` is channel `place` of the slice */
+} few_chunk;
+
+static int64_t slice_chunks(const winograd *w) {
+    return conv_divide_up(conv_divide_up(w->in_c, w->slices), WINOGRAD_FEW_CHANNELS);
+}
+
+static few_chunk find_chunk(const winograd *w, int64_t chunk) {
+    int64_t first, last, chunks = slice_chunks(w), slice = chunk / chunks;
+    resin_piece_bounds(w->in_c, w->slices, slice, &first, &last);
+    int64_t place = conv_min(chunk % chunks * WINOGRAD_FEW_CHANNELS, last - first);
+    return (few_chunk){slice, place, first + place,
+                       conv_min(last - first - place, WINOGRAD_FEW_CHANNELS)};
+}
+
+/* Prepared weights lie by panels and chunks as the kernel reads them. */
+static int64_t chunk_floats(const winograd *w) {
+    return 9 * WINOGRAD_FEW_CHANNELS * w->panel_columns;
+}
+
+/* The weights of a panel and chunk. */
+static const float *chunk_weights(const winograd *w, int64_t row_step, int64_t panel,
+                                  int64_t chunk) {
+    if (!w->prepared) return corner(w, row_step, panel, find_chunk(w, chunk).first);
+    return w->prepared + (panel * w->slices * slice_chunks(w) + chunk) * chunk_floats(w);
+}
+
+static int64_t columns_of(const winograd *w, int64_t panel) {
+    return conv_min(w->out_c - panel % w->panels * w->panel_columns, w->panel_columns);
+}
+
 static void few_piece(void *argument, int64_t piece, int worker) {
     const winograd *w = argument;
     int64_t panel = piece / w->blocks, block = piece % w->blocks, first, last;
     int64_t panels = w->groups * w->panels, group = panel / w->panels;
+    int64_t chunks = w->slices * slice_chunks(w);
     resin_piece_bounds(w->bands, w->blocks, block, &first, &last);
     float *scratch = w->u + worker * w->u_size, *m = w->m + worker * w->m_size;
     int64_t row_step = w->groups * (w->rotated ? w->in_c : w->out_c);
     winograd_few call = {
         .tiles = winograd_band_tile(w, last) - winograd_band_tile(w, first),
-        .columns = conv_min(w->out_c - panel % w->panels * w->panel_columns, w->panel_columns),
+        .columns = columns_of(w, panel),
         .tap_step = row_step * (w->rotated ? w->out_c : w->in_c), .row_step = row_step,
         .rotated = w->rotated, .v_plane = w->block_tiles * WINOGRAD_ROW + WINOGRAD_LINE,
         .m = m, .m_row = w->panel_columns,
         .m_plane = w->block_tiles * w->panel_columns + WINOGRAD_LINE};
-    for (int64_t slice = 0; slice < w->slices; slice++) {
-        int64_t channel, end;
-        resin_piece_bounds(w->in_c, w->slices, slice, &channel, &end);
-        call.v = winograd_slice_v(w, group * w->slices + slice, block);
-        for (; channel < end; channel += call.channels) {
-            call.channels = conv_min(end - channel, WINOGRAD_FEW_CHANNELS);
-            int64_t next = channel + call.channels;
-            call.weights = corner(w, row_step, panel, channel);
-            call.next = next < w->in_c
-                            ? corner(w, row_step, panel, next)
-                            : corner(w, row_step, conv_min(panel + w->workers, panels - 1), 0);
-            call.accumulate = channel > 0;
-            w->kernels->winograd_few(&call, scratch);
-            call.v += call.channels;
-        }
+    if (w->prepared) {
+        call.laid = true;
+        call.row_step = w->panel_columns;
+        call.tap_step = WINOGRAD_FEW_CHANNELS * w->panel_columns;
+    }
+    for (int64_t i = 0; i < chunks; i++) {
+        few_chunk chunk = find_chunk(w, i);
+        if (chunk.count == 0) continue;
+        call.channels = chunk.count;
+        call.v = winograd_slice_v(w, group * w->slices + chunk.slice, block) + chunk.place;
+        call.weights = chunk_weights(w, row_step, panel, i);
+        call.next = i + 1 < chunks ? chunk_weights(w, row_step, panel, i + 1)
+                                   : chunk_weights(w, row_step,
+                                                   conv_min(panel + w->workers, panels - 1), 0);
+        call.accumulate = i > 0;
+        w->kernels->winograd_few(&call, scratch);
     }
     winograd_transform_result(w, first, last, panel, m, call.m_row, call.m_plane);
 }
 
-resin_status winograd_run_few(resin_context *context, winograd *w) {
-    w->workers = resin_workers(context);
+static void cut_for_few(winograd *w) {
     w->panel_columns = w->kernels->few_columns;
     w->panels = conv_divide_up(w->out_c, w->panel_columns);
     winograd_cut(w, w->tiles);
     winograd_slice(w, false);
     w->slice_width = WINOGRAD_ROW;
+}
+
+typedef struct prepare_job {
+    const winograd *w;
+    float *to;
+} prepare_job;
+
+static void prepare_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const prepare_job *job = argument;
+    const winograd *w = job->w;
+    int64_t chunks = w->slices * slice_chunks(w), panel = piece / chunks;
+    int64_t row_step = w->groups * w->out_c;
+    few_chunk chunk = find_chunk(w, piece % chunks);
+    const float *from = corner(w, row_step, panel, chunk.first);
+    for (int64_t tap = 0; tap < 9; tap++) {
+        w->kernels->pack(chunk.count, columns_of(w, panel), from + tap * w->in_c * row_step,
+                         row_step, false,
+                         job->to + piece * chunk_floats(w) + tap * (chunk_floats(w) / 9),
+                         w->panel_columns);
+    }
+}
+
+int64_t winograd_few_floats(winograd *w) {
+    cut_for_few(w);
+    return w->groups * w->panels * w->slices * slice_chunks(w) * chunk_floats(w);
+}
+
+void winograd_few_prepare(resin_context *context, winograd *w, float *to) {
+    prepare_job job = {w, to};
+    cut_for_few(w);
+    resin_parallel(context, w->groups * w->panels * w->slices * slice_chunks(w), prepare_piece,
+                   &job);
+}
+
+resin_status winograd_run_few(resin_context *context, winograd *w) {
+    w->workers = resin_workers(context);
+    cut_for_few(w);
     w->some_groups = w->groups;
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
     w->u_size = WINOGRAD_FEW_SCRATCH * w->panel_columns;

@@ -41,6 +41,15 @@ typedef struct op_value {
     char string[RESIN_MAX_STRING];
 } op_value;
 
+/* What a call that a plan repeats may keep from run to run: something made of inputs that are the
+ * same in all runs unless they are changed in place. Made by forward with op_keep. */
+typedef struct op_kept {
+    void *block; /* NULL: nothing yet; the plan releases it */
+    size_t size;
+    uint64_t version;   /* of what it was made from */
+    uint32_t constants; /* bit i: input i is the same tensor in all runs */
+} op_kept;
+
 typedef struct op_call {
     resin_context *context;
     const struct op_row *op;
@@ -52,6 +61,7 @@ typedef struct op_call {
     resin_tensor *out; /* forward makes it */
     bool recording;    /* forward: a graph node will be made, so what backward needs must be saved;
                           false in inference: ops may skip work that only backward needs */
+    op_kept *kept;     /* forward in a run of a plan; else NULL */
     bool *wants_grad;  /* by input: whether its gradient is wanted (both passes) */
 
     /* What forward leaves for backward. */
@@ -99,6 +109,9 @@ static inline const char *op_string(const op_call *call, const char *name) {
 /* Keeps a tensor for backward in slot `slot` (retained; its version is checked in backward). Does
  * nothing when no graph is recorded. An input or `call->out` may be saved, too. */
 void op_save(op_call *call, int slot, resin_tensor *tensor);
+
+/* Takes the block of call->kept, which must have none. */
+resin_status op_keep(op_call *call, size_t size);
 
 /* Errors with the op's name in front: op_fail(call, RESIN_ERROR_SHAPE, "expected ..., got %s"). */
 resin_status op_fail(const op_call *call, resin_status status, const char *format, ...)

@@ -28,6 +28,7 @@ typedef struct plan_step {
     op_call call;   /* with the attributes; the three arrays stand behind the step */
     int32_t *value; /* of each input, or LEFT_OUT */
     int32_t out;
+    op_kept kept;
     int64_t requests; /* how many requests for memory were made up to its end */
 } plan_step;
 
@@ -112,6 +113,15 @@ static void drop_results(resin_plan *plan) {
     }
 }
 
+static void drop_kept(resin_plan *plan) {
+    for (int64_t i = 0; i < plan->steps; i++) {
+        op_kept *kept = &plan->step[i]->kept;
+        resin_deallocate(plan->context, kept->block);
+        kept->block = NULL;
+        kept->size = 0;
+    }
+}
+
 static void drop_examples(resin_plan *plan) {
     for (int i = 0; plan->example && i < plan->inputs; i++) resin_release(plan->example[i]);
     resin_deallocate(plan->context, plan->example);
@@ -122,6 +132,7 @@ static void drop_examples(resin_plan *plan) {
 static void free_parts(resin_plan *plan) {
     resin_context *context = plan->context;
     drop_results(plan);
+    drop_kept(plan);
     drop_examples(plan);
     for (int64_t i = 0; i < plan->values; i++) resin_release(plan->value[i].tensor);
     for (int64_t i = 0; i < plan->steps; i++) resin_deallocate(context, plan->step[i]);
@@ -160,7 +171,11 @@ static resin_status new_step(resin_context *context, const op_call *call, plan_s
 static resin_status add_step(resin_plan *plan, plan_step *step, const op_call *call) {
     for (int i = 0; i < call->inputs; i++) {
         step->value[i] = LEFT_OUT;
-        if (call->in[i]) RESIN_TRY(value_of(plan, call->in[i], &step->value[i]));
+        if (!call->in[i]) continue;
+        RESIN_TRY(value_of(plan, call->in[i], &step->value[i]));
+        const int32_t value = step->value[i];
+        if (value >= plan->inputs && plan->value[value].tensor && i < 32)
+            step->kept.constants |= UINT32_C(1) << i;
     }
     RESIN_TRY(grow(plan->context, &plan->step, plan->steps, &plan->step_capacity,
                    sizeof *plan->step));
@@ -255,6 +270,7 @@ static resin_status run_step(resin_plan *plan, plan_step *step) {
     if (plan->context->profile.on) resin_profile_mark(plan->context, call->mark);
     const double begun = profile_begin(plan->context);
     call->out = NULL;
+    call->kept = &step->kept;
     resin_status status = call->op->forward(call);
     if (status == RESIN_OK) op_profile_forward(call, begun);
     plan->value[step->out].tensor = call->out;
@@ -282,13 +298,19 @@ static resin_status run_steps(resin_plan *plan) {
     return status;
 }
 
-/* Runs on the arena to see which memory is wanted, and takes it. */
+/* Runs on the arena twice, to let ops make what they keep and to see which memory is wanted then,
+ * and takes that. */
 static resin_status lay_out(resin_plan *plan) {
     resin_context *context = plan->context;
     plan->workers = 0;
     drop_results(plan);
-    memory_plan_trace(context, &plan->memory);
+    drop_kept(plan);
+    memory_plan_free(context, &plan->memory);
     resin_status status = run_steps(plan);
+    drop_results(plan);
+    if (status != RESIN_OK) return status;
+    memory_plan_trace(context, &plan->memory);
+    status = run_steps(plan);
     memory_plan_stop(context);
     drop_results(plan);
     if (status == RESIN_OK) status = memory_plan_take_block(context, &plan->memory);
@@ -407,6 +429,13 @@ void resin_plan_release(resin_plan *plan) {
 
 resin_context *resin_plan_context(const resin_plan *plan) { return plan->context; }
 size_t resin_plan_memory(const resin_plan *plan) { return plan->memory.bytes; }
+
+size_t resin_plan_kept_memory(const resin_plan *plan) {
+    size_t bytes = 0;
+    for (int64_t i = 0; i < plan->steps; i++) bytes += plan->step[i]->kept.size;
+    return bytes;
+}
+
 int resin_plan_inputs(const resin_plan *plan) { return plan->inputs; }
 int resin_plan_outputs(const resin_plan *plan) { return plan->outputs; }
 

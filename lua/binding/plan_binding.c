@@ -151,8 +151,10 @@ static int plan_call(lua_State *L) {
 
 /* plan:memory() -> bytes of its block */
 static int plan_memory(lua_State *L) {
-    lua_pushinteger(L, (lua_Integer)resin_plan_memory(check_box(L, 1)->plan));
-    return 1;
+    const resin_plan *plan = check_box(L, 1)->plan;
+    lua_pushinteger(L, (lua_Integer)resin_plan_memory(plan));
+    lua_pushinteger(L, (lua_Integer)resin_plan_kept_memory(plan));
+    return 2;
 }
 
 /* Also __gc and __close. */

@@ -140,6 +140,25 @@ static void run_exact(resin_context *context, problem *p, conv_pass pass) {
     }
 }
 
+/* The same call with its weights prepared, and the others out of reach, gives the same bits. */
+static void run_prepared(resin_context *context, conv_call call, conv_method method,
+                         array *result) {
+    int64_t floats = conv_call_prepared(&call, method);
+    if (floats == 0) return;
+    size_t size = (size_t)result->count * sizeof(float);
+    float *prepared = malloc((size_t)floats * sizeof *prepared), *before = malloc(size);
+    assert_true(prepared && before);
+    memcpy(before, result->single, size);
+    conv_call_prepare(context, &call, method, prepared);
+    call.weights = NULL;
+    call.prepared = prepared;
+    for (int64_t i = 0; i < result->count; i++) result->single[i] = NAN;
+    assert_int_equal(conv_run(context, &call, method), RESIN_OK);
+    assert_memory_equal(before, result->single, size);
+    free(prepared);
+    free(before);
+}
+
 static void run_fast(resin_context *context, problem *p, conv_pass pass, conv_method method,
                      const conv_kernels *kernels) {
     conv_epilogue epilogue = epilogue_of(p);
@@ -153,6 +172,7 @@ static void run_fast(resin_context *context, problem *p, conv_pass pass, conv_me
     memcpy(guard, result->single + result->count, sizeof guard);
     for (int64_t i = 0; i < result->count; i++) result->single[i] = NAN;
     assert_int_equal(conv_run(context, &call, method), RESIN_OK);
+    if (pass == CONV_FORWARD) run_prepared(context, call, method, result);
     assert_memory_equal(guard, result->single + result->count, sizeof guard);
 }
 
@@ -311,6 +331,8 @@ static const conv_shape large_shapes[] = {
     /* Groups by Winograd's method: bundles, one group at a time, sets of groups by slices and by
      * superblocks; small images, of which many tiles take little time. */
     {225, 7, 7, 80, 0, 0, 80, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 5},
+    {1, 8, 7, 300, 0, 0, 132, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 3},
+    {1, 15, 13, 200, 0, 0, 70, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1},
     {2, 30, 29, 51, 0, 0, 54, 3, 3, 1, 1, 1, 0, 1, 2, 1, 1, 3},
     {20, 5, 5, 736, 0, 0, 736, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 46},
     {9, 5, 5, 4096, 0, 0, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 4},
@@ -359,9 +381,9 @@ static void test_public_passes(void **state) {
         conv_method method = conv_choose(s, CONV_FORWARD, true);
         assert_int_not_equal(method, CONV_WINOGRAD);
         assert_true(conv_method_fits(s, CONV_FORWARD, method));
-        assert_int_equal(conv_forward_shown(context, s, method, image_of(&p), p.weights.single,
-                                            p.bias.single, p.finished ? &epilogue : NULL,
-                                            p.y.single, NULL), RESIN_OK);
+        conv_extras extras = {.epilogue = p.finished ? &epilogue : NULL};
+        assert_int_equal(conv_forward_with(context, s, method, image_of(&p), p.weights.single,
+                                           p.bias.single, &extras, p.y.single), RESIN_OK);
         assert_true(largest_error(&p.y) <= 4 * (terms(s, CONV_FORWARD) + 1) * FLT_EPSILON / 2);
         method = conv_choose(s, CONV_BACKWARD_WEIGHTS, false);
         assert_true(conv_method_fits(s, CONV_BACKWARD_WEIGHTS, method));

@@ -68,7 +68,8 @@ end
 ---
 ---   local run = nn.plan(model, {1, 224, 224, 3})
 ---   local scores = run(image)         -- the bits of model(image)
----   print(run:memory())               -- bytes of its block: all results and scratch
+---   print(run:memory())               -- bytes of its block: all results and scratch; and those
+---                                        of what it keeps: convolutions' weights, arranged
 ---
 --- `input` is a shape (float32, or as the model's nn.input says), an example tensor, or a list of
 --- these for several inputs. Instead of a model any function of tensors can be given; it gets the
@@ -76,8 +77,9 @@ end
 --- an error, and gives new tensors: what the model gives (a list, if it has several outputs).
 --- `options` go to the model, as {logits = true}; a plan neither trains nor records gradients.
 ---
---- Weights are not copied: what is changed in place later, by model:load, copy_ or training, counts
---- in the next run. Lua code runs when the plan is made (a function twice) on the example, or
+--- The weights are the model's: what is changed in place later, by model:load, copy_ or training,
+--- counts in the next run (convolutions' are kept a second time, as the processor reads them best,
+--- and arranged anew when they have changed). Lua code runs when the plan is made (a function twice) on the example, or
 --- zeros: a branch that looks at elements (t:item()) goes the same way in every run, and tensors
 --- made there (resin.zeros, resin.randn) are constants. Ops that draw random numbers and changes in
 --- place are errors. A change of resin.set_threads lays the memory out anew at the next run. A plan
