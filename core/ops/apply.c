@@ -117,9 +117,24 @@ const op_value *op_attribute(const op_call *call, const char *name) {
     return &call->value[a];
 }
 
-resin_status op_keep(op_call *call, size_t size) {
-    RESIN_TRY(resin_allocate(call->context, size, &call->kept->block));
-    call->kept->size = size;
+bool op_keeps(const op_call *call, const int *inputs, int count) {
+    if (!call->kept) return false;
+    for (int i = 0; i < count; i++)
+        if (call->in[inputs[i]] && !(call->kept->constants >> inputs[i] & 1)) return false;
+    return true;
+}
+
+resin_status op_keep(op_call *call, int slot, const int *inputs, int count, size_t size,
+                     void **block, bool *made) {
+    uint64_t versions = 0;
+    for (int i = 0; i < count; i++)
+        if (call->in[inputs[i]]) versions += call->in[inputs[i]]->storage->version;
+    *made = call->kept->slot[slot].block && call->kept->slot[slot].versions == versions;
+    if (!call->kept->slot[slot].block)
+        RESIN_TRY(resin_allocate(call->context, size, &call->kept->slot[slot].block));
+    call->kept->slot[slot].size = size;
+    call->kept->slot[slot].versions = versions;
+    *block = call->kept->slot[slot].block;
     return RESIN_OK;
 }
 

@@ -339,19 +339,25 @@ static const float *vector_array(const batch_norm *norm, const resin_tensor *vec
     return copy;
 }
 
-resin_status batch_norm_fold(const batch_norm *norm, const resin_tensor *bias,
-                             conv_epilogue *epilogue, void **block) {
-    const resin_tensor *vectors[] = {input(norm, MEAN), input(norm, VARIANCE), input(norm, GAMMA),
-                                     input(norm, BETA), bias};
-    enum { VECTORS = sizeof vectors / sizeof *vectors };
+resin_status batch_norm_fold(const batch_norm *norm, int bias, int slot, conv_epilogue *epilogue,
+                             void **block) {
+    const int inputs[] = {norm->first + MEAN, norm->first + VARIANCE, norm->first + GAMMA,
+                          norm->first + BETA, bias};
+    enum { VECTORS = sizeof inputs / sizeof *inputs };
     const float *arrays[VECTORS];
-    size_t row = (size_t)norm->channels;
-    RESIN_TRY(resin_allocate(norm->call->context, (VECTORS + 2) * row * sizeof(float), block));
+    op_call *call = norm->call;
+    const size_t row = (size_t)norm->channels, size = (VECTORS + 2) * row * sizeof(float);
+    const bool keeps = op_keeps(call, inputs, VECTORS);
+    bool made = false;
+    RESIN_TRY(keeps ? op_keep(call, slot, inputs, VECTORS, size, block, &made)
+                    : resin_allocate(call->context, size, block));
     float *scale = *block, *shift = scale + row;
-    for (size_t i = 0; i < VECTORS; i++)
-        arrays[i] = vector_array(norm, vectors[i], shift + (1 + i) * row);
-    resin_kernels()->conv.fold_norm(norm->channels, arrays[0], arrays[1], arrays[2], arrays[3],
-                                    arrays[4], op_number(norm->call, "epsilon"), scale, shift);
+    for (size_t i = 0; i < VECTORS && !made; i++)
+        arrays[i] = vector_array(norm, call->in[inputs[i]], shift + (1 + i) * row);
+    if (!made)
+        resin_kernels()->conv.fold_norm(norm->channels, arrays[0], arrays[1], arrays[2], arrays[3],
+                                        arrays[4], op_number(call, "epsilon"), scale, shift);
+    if (keeps) *block = NULL;
     *epilogue = (conv_epilogue){.scale = scale, .shift = shift,
                                 .relu = norm->activation == NORM_RELU};
     return RESIN_OK;

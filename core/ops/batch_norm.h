@@ -68,10 +68,11 @@ void batch_norm_finish_gradient(op_call *before, norm_watch *watch);
 typedef enum norm_output { NORM_NEW, NORM_IN_PLACE, NORM_DEFERRED } norm_output;
 resin_status batch_norm_run(const batch_norm *norm, resin_tensor *x, norm_output output,
                             norm_watch *watch);
-/* Inference behind a convolution in float32: the running statistics, with the bias of the
- * convolution (or NULL), as the epilogue of that; `block` is given back when it has been used. */
-resin_status batch_norm_fold(const batch_norm *norm, const resin_tensor *bias,
-                             conv_epilogue *epilogue, void **block);
+/* Inference behind a convolution in float32: the running statistics, with the convolution's bias
+ * (the number of that input, which may be left out), as its epilogue; `block`, or NULL where a plan
+ * keeps it in slot `slot`, is given back when it has been used. */
+resin_status batch_norm_fold(const batch_norm *norm, int bias, int slot, conv_epilogue *epilogue,
+                             void **block);
 /* Backward: begin gives the gradients of gamma, beta and shortcut and leaves what that of x is made
  * of; write makes it, or a convolution does while it reads dy (core/kernels/conv_kernels.h); end
  * follows in any case, after failure, too. */

@@ -208,19 +208,16 @@ resin_status conv2d_begin(op_call *call, conv_shape *shape, resin_tensor **y) {
  * again when they have changed. */
 static resin_status keep_prepared(op_call *call, const conv_shape *shape,
                                   const resin_tensor *weights, const float **prepared) {
-    op_kept *kept = call->kept;
-    if (!kept || !(kept->constants >> CONV2D_WEIGHTS & 1) || weights->dtype != RESIN_FLOAT32)
-        return RESIN_OK;
+    static const int inputs[] = {CONV2D_WEIGHTS};
+    void *block;
+    bool made;
+    if (weights->dtype != RESIN_FLOAT32 || !op_keeps(call, inputs, 1)) return RESIN_OK;
     conv_method method = conv_choose(shape, CONV_FORWARD, call->context->conv_direct);
     const int64_t floats = conv_prepared(shape, method);
-    const uint64_t version = call->in[CONV2D_WEIGHTS]->storage->version;
     if (floats == 0) return RESIN_OK;
-    const bool first = !kept->block;
-    if (first) RESIN_TRY(op_keep(call, (size_t)floats * sizeof(float)));
-    if (first || kept->version != version)
-        conv_prepare(call->context, shape, method, tensor_data(weights), kept->block);
-    kept->version = version;
-    *prepared = kept->block;
+    RESIN_TRY(op_keep(call, CONV2D_KEPT, inputs, 1, (size_t)floats * sizeof(float), &block, &made));
+    if (!made) conv_prepare(call->context, shape, method, tensor_data(weights), block);
+    *prepared = block;
     return RESIN_OK;
 }
 

@@ -8,6 +8,9 @@
 /* Inputs 0 to 2 of such an op are x, weights and bias. */
 enum { CONV2D_X, CONV2D_WEIGHTS, CONV2D_BIAS };
 
+/* Slots of op_call.kept: the prepared weights; an op's own begin at CONV2D_SLOTS. */
+enum { CONV2D_KEPT, CONV2D_SLOTS };
+
 /* ---- A whole convolution on tensors ---------------------------------------------------------- */
 
 /* Checks the call's x, weights and bias, and makes y, a new tensor; compute computes it. x and

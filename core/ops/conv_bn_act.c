@@ -18,7 +18,7 @@ static resin_status run_folded(op_call *call, const batch_norm *norm, const conv
     resin_tensor *shortcut = call->in[FIRST_OF_NORM + BATCH_NORM_SHORTCUT], *dense = NULL;
     conv_epilogue epilogue;
     void *block;
-    RESIN_TRY(batch_norm_fold(norm, call->in[CONV2D_BIAS], &epilogue, &block));
+    RESIN_TRY(batch_norm_fold(norm, CONV2D_BIAS, CONV2D_SLOTS, &epilogue, &block));
     resin_status status = shortcut ? tensor_contiguous(shortcut, &dense) : RESIN_OK;
     if (status == RESIN_OK) {
         epilogue.shortcut = dense ? tensor_data(dense) : NULL;

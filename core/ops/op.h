@@ -31,7 +31,7 @@
 
 #include "core/tensor/tensor.h"
 
-enum { OP_MAX_SAVED = 6, OP_SAVED_NUMBERS = 16 };
+enum { OP_MAX_SAVED = 6, OP_SAVED_NUMBERS = 16, OP_MAX_KEPT = 2 };
 
 typedef struct op_value {
     double number;
@@ -41,12 +41,13 @@ typedef struct op_value {
     char string[RESIN_MAX_STRING];
 } op_value;
 
-/* What a call that a plan repeats may keep from run to run: something made of inputs that are the
- * same in all runs unless they are changed in place. Made by forward with op_keep. */
+/* What a call that a plan repeats keeps from run to run (op_keep). */
 typedef struct op_kept {
-    void *block; /* NULL: nothing yet; the plan releases it */
-    size_t size;
-    uint64_t version;   /* of what it was made from */
+    struct {
+        void *block; /* NULL: nothing yet; the plan releases it */
+        size_t size;
+        uint64_t versions; /* of what it was made of */
+    } slot[OP_MAX_KEPT];
     uint32_t constants; /* bit i: input i is the same tensor in all runs */
 } op_kept;
 
@@ -110,8 +111,13 @@ static inline const char *op_string(const op_call *call, const char *name) {
  * nothing when no graph is recorded. An input or `call->out` may be saved, too. */
 void op_save(op_call *call, int slot, resin_tensor *tensor);
 
-/* Takes the block of call->kept, which must have none. */
-resin_status op_keep(op_call *call, size_t size);
+/* Whether what is made of these inputs alone (numbers, some perhaps left out) can be kept from run to
+ * run: in a plan, if no other op makes one of them. */
+bool op_keeps(const op_call *call, const int *inputs, int count);
+/* The block, of always the same size, that the call keeps in slot `slot` for what is made of these
+ * inputs; *made tells that this has been done and that none was changed in place since. */
+resin_status op_keep(op_call *call, int slot, const int *inputs, int count, size_t size,
+                     void **block, bool *made);
 
 /* Errors with the op's name in front: op_fail(call, RESIN_ERROR_SHAPE, "expected ..., got %s"). */
 resin_status op_fail(const op_call *call, resin_status status, const char *format, ...)

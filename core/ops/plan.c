@@ -116,9 +116,9 @@ static void drop_results(resin_plan *plan) {
 static void drop_kept(resin_plan *plan) {
     for (int64_t i = 0; i < plan->steps; i++) {
         op_kept *kept = &plan->step[i]->kept;
-        resin_deallocate(plan->context, kept->block);
-        kept->block = NULL;
-        kept->size = 0;
+        for (int slot = 0; slot < OP_MAX_KEPT; slot++)
+            resin_deallocate(plan->context, kept->slot[slot].block);
+        memset(kept->slot, 0, sizeof kept->slot);
     }
 }
 
@@ -432,7 +432,8 @@ size_t resin_plan_memory(const resin_plan *plan) { return plan->memory.bytes; }
 
 size_t resin_plan_kept_memory(const resin_plan *plan) {
     size_t bytes = 0;
-    for (int64_t i = 0; i < plan->steps; i++) bytes += plan->step[i]->kept.size;
+    for (int64_t i = 0; i < plan->steps; i++)
+        for (int slot = 0; slot < OP_MAX_KEPT; slot++) bytes += plan->step[i]->kept.slot[slot].size;
     return bytes;
 }
 
