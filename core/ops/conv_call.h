@@ -62,6 +62,10 @@ resin_status conv_winograd_run_both(resin_context *context, const conv_call *dat
 bool conv_rows_joins(const conv_call *call);
 resin_status conv_rows_run_both(resin_context *context, const conv_call *data,
                                 const conv_call *weights);
+/* Which of them are one sweep over the pixels. */
+bool conv_rows_sweeps(const conv_call *call);
+resin_status conv_rows_run_sweep(resin_context *context, const conv_call *data,
+                                 const conv_call *weights);
 
 /* Of the plain sum, in any of the passes. */
 double conv_multiply_adds(const conv_shape *shape);

@@ -1,6 +1,7 @@
 /* conv_rows_both.c: both backward passes of a 1x1 convolution whose gradient comes through a batch
  * normalization. The passes gather it for each group of panels and each tile again; here it is made
- * once, as rows that both read where they lie. For results that the last cache holds. */
+ * once, as rows that both read where they lie. For results that the last cache holds; the others
+ * are swept over (conv_rows_sweep.c). */
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/ops/conv_rows.h"
@@ -20,6 +21,7 @@ typedef struct rows_both {
 bool conv_rows_joins(const conv_call *call) {
     const conv_shape *s = &call->shape;
     int64_t pixels = s->batch * s->out_h * s->out_w;
+    if (conv_rows_sweeps(call)) return true;
     return call->norm && s->groups == 1 && s->kernel_h == 1 && s->kernel_w == 1 &&
            pixels <= MOST_PIXELS && pixels * s->out_c <= MOST_FLOATS;
 }
@@ -38,6 +40,7 @@ static void gather_piece(void *argument, int64_t piece, int worker) {
 
 resin_status conv_rows_run_both(resin_context *context, const conv_call *data,
                                 const conv_call *weights) {
+    if (conv_rows_sweeps(data)) return conv_rows_run_sweep(context, data, weights);
     const conv_shape *s = &data->shape;
     rows_both both = {.call = data, .pixels = s->batch * s->out_h * s->out_w,
                       .row = conv_row_floats(s->out_c)};

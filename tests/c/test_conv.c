@@ -321,6 +321,8 @@ static const conv_shape large_shapes[] = {
     {3, 31, 33, 37, 0, 0, 300, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1},
     {2, 15, 16, 270, 0, 0, 600, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
     {1, 41, 43, 140, 0, 0, 1024, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+    {7, 31, 29, 70, 0, 0, 41, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+    {2, 79, 41, 256, 0, 0, 34, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
     /* Groups: several groups of vectors, steps, vectors that are not full, more outputs. */
     {2, 30, 29, 96, 0, 0, 96, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 24},
     {2, 20, 17, 160, 0, 0, 160, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 20},
@@ -397,6 +399,62 @@ static void test_public_passes(void **state) {
     }
 }
 
+/* Who is shown dx: counts the pixels of each piece, and that they come in order. */
+enum { MOST_SHOWN = 1024 };
+typedef struct shown_pixels {
+    conv_watch watch;
+    const float *result;
+    int64_t pieces, first[MOST_SHOWN], count[MOST_SHOWN];
+    bool in_order;
+} shown_pixels;
+
+static resin_status begin_shown(conv_watch *watch, float *result, int64_t channels,
+                                int64_t pieces) {
+    shown_pixels *shown = (shown_pixels *)watch;
+    (void)channels;
+    *shown = (shown_pixels){.watch = *watch, .result = result, .pieces = pieces, .in_order = true};
+    return pieces <= MOST_SHOWN ? RESIN_OK : RESIN_ERROR_ARGUMENT;
+}
+
+static void show_pixels(const conv_watch *watch, int64_t piece, int64_t first, int64_t count,
+                        int worker) {
+    shown_pixels *shown = (shown_pixels *)watch;
+    (void)worker;
+    if (shown->count[piece] == 0) shown->first[piece] = first;
+    else if (first != shown->first[piece] + shown->count[piece]) shown->in_order = false;
+    shown->count[piece] += count;
+}
+
+/* With 1 and 3 threads: the same bits, and each pixel shown once, if any are. */
+static void run_joint(resin_context *context, problem *p, const conv_gradients *g,
+                      shown_pixels *shown) {
+    size_t size[] = {(size_t)p->dx.count * sizeof(float), (size_t)p->dweights.count * sizeof(float)};
+    float *begun = malloc(size[0] + 1), *dx = malloc(size[0] + 1), *dweights = malloc(size[1] + 1);
+    assert_non_null(begun);
+    assert_non_null(dx);
+    assert_non_null(dweights);
+    memcpy(begun, p->dx.single, size[0]);
+    for (int threads = 1; threads <= 3; threads += 2) {
+        memcpy(p->dx.single, begun, size[0]);
+        assert_int_equal(resin_set_threads(context, threads), RESIN_OK);
+        assert_int_equal(conv_backward(context, &p->shape, g, false), RESIN_OK);
+        int64_t seen = 0;
+        for (int64_t i = 0; i < shown->pieces; i++) seen += shown->count[i];
+        assert_true(shown->pieces == 0 || (shown->in_order && shown->result == p->dx.single &&
+                                           seen * p->shape.in_c == p->dx.count));
+        if (threads == 1) {
+            memcpy(dx, p->dx.single, size[0]);
+            memcpy(dweights, p->dweights.single, size[1]);
+        }
+        assert_memory_equal(dx, p->dx.single, size[0]);
+        assert_memory_equal(dweights, p->dweights.single, size[1]);
+    }
+    assert_int_equal(resin_set_threads(context, 1), RESIN_OK);
+    free(begun);
+    free(dx);
+    free(dweights);
+}
+
 /* Both backward passes together, through a batch normalization, dx added to what is there: against
  * dy made before by plain loops. */
 static void check_joint(resin_context *context, conv_shape shape, bool gated, bool add) {
@@ -423,11 +481,12 @@ static void check_joint(resin_context *context, conv_shape shape, bool gated, bo
     run_exact(context, &p, CONV_BACKWARD_WEIGHTS);
     for (int64_t i = 0; i < p.dx.count; i++) p.dx.exact[i] += begun[i];
     free(begun);
+    shown_pixels shown = {.watch = {begin_shown, show_pixels}};
     conv_gradients g = {.x = image_of(&p), .weights = p.weights.single, .dy = p.dy.single,
-                        .norm = through ? &norm : NULL, .dx = p.dx.single, .dweights = p.dweights.single,
-                        .add_dx = add};
+                        .norm = through ? &norm : NULL, .dx = p.dx.single,
+                        .dweights = p.dweights.single, .add_dx = add, .watch = &shown.watch};
     if (conv_adds(&p.shape, false)) {
-        assert_int_equal(conv_backward(context, &p.shape, &g, false), RESIN_OK);
+        run_joint(context, &p, &g, &shown);
         /* |dy| is below 4 here, and made with some roundings of its own. */
         double factor = 4 * 4 * WINOGRAD_FACTOR * FLT_EPSILON / 2;
         assert_true(largest_error(&p.dx) <= factor * (terms(&p.shape, CONV_BACKWARD_DATA) + 1));
@@ -441,7 +500,7 @@ static void check_joint(resin_context *context, conv_shape shape, bool gated, bo
 
 static void test_joint_backward(void **state) {
     int joined[2] = {0, 0}; /* without and with groups */
-    int rows = 0;           /* with a gradient that is made once */
+    int rows = 0, sweeps = 0; /* with a gradient that is made once, and read once */
     for (int i = 0; i < LARGE_SHAPES; i++) {
         problem p = new_problem(large_shapes[i]);
         joined[p.shape.groups > 1] +=
@@ -451,11 +510,12 @@ static void test_joint_backward(void **state) {
         conv_norm norm = {.x = p.y.single};
         conv_call call = {.shape = p.shape, .norm = &norm};
         rows += conv_rows_joins(&call);
+        sweeps += conv_rows_sweeps(&call);
         free_problem(&p);
         for (int kind = 0; kind < 4; kind++)
             check_joint(*state, large_shapes[i], kind & 1, kind & 2);
     }
-    assert_true(joined[0] > 0 && joined[1] > 0 && rows > 0);
+    assert_true(joined[0] > 0 && joined[1] > 0 && rows > sweeps && sweeps > 0);
 }
 
 /* A batch of nothing: dweights are zeros, and nothing is divided by it. */
