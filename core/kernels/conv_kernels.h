@@ -184,7 +184,8 @@ typedef struct conv_kernels {
      *   input:    v = B^T d B,   6x6 pixels
      *   gradient: m = A dy A^T,  4x4 pixels
      *   output:   y = A^T m A + bias (may be NULL) of one tile, of which rows x columns pixels are
-     *             written, or added to; any number of channels */
+     *             written, or added to; any number of channels. Behind comes the epilogue of what
+     *             is written, if there is one */
     void (*winograd_input)(int64_t tiles, int64_t channels, const float *pixels, int64_t row_step,
                            int64_t pixel_step, float *v, int64_t v_step, int64_t plane);
     void (*winograd_gradient)(int64_t tiles, int64_t channels, const float *pixels,
@@ -192,7 +193,7 @@ typedef struct conv_kernels {
                               int64_t plane);
     void (*winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
                             float *pixels, int64_t row_step, int64_t pixel_step, int rows,
-                            int columns, bool add);
+                            int columns, bool add, const conv_epilogue *epilogue);
 
     /* u = G w G^T for rows x columns of weights: element (tap, i, j) at
      * w[tap * tap_step + i * row_step + j], or, rotated (the weights of backward-data), at

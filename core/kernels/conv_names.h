@@ -54,7 +54,7 @@ void KERNEL(winograd_input)(int64_t tiles, int64_t channels, const float *pixels
                             int64_t pixel_step, float *v, int64_t v_step, int64_t plane);
 void KERNEL(winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
                              float *pixels, int64_t row_step, int64_t pixel_step, int rows,
-                             int columns, bool add);
+                             int columns, bool add, const conv_epilogue *epilogue);
 void KERNEL(winograd_gradient)(int64_t tiles, int64_t channels, const float *pixels,
                                int64_t row_step, int64_t pixel_step, float *m, int64_t m_step,
                                int64_t plane);

@@ -116,10 +116,16 @@ static __attribute__((noinline)) void input_vector(const float *pixels, int64_t 
     input_row(half[0], v, plane);
 }
 
-/* Only the first rows and columns of the tile are written, or added to. */
-static ALWAYS_INLINE void output_vector(const float *m, int64_t plane, vfloat bias, float *pixels,
-                                        int64_t row_step, int64_t pixel_step, int rows,
-                                        int columns, bool add) {
+/* What is written to a pixel of the result: the value alone, the sum with what is there, or an
+ * epilogue of the value. */
+typedef enum output_kind { OUTPUT_VALUE, OUTPUT_SUM, OUTPUT_FINISHED } output_kind;
+
+/* A vector of channels of a tile. Without a shortcut each pixel adds the same zeros. */
+static ALWAYS_INLINE void output_vector(const output_kind kind, const float *m, int64_t plane,
+                                        vfloat bias, float *pixels, int64_t row_step,
+                                        int64_t pixel_step, const conv_epilogue *epilogue,
+                                        int64_t channel) {
+    static const float zeros[VECTOR_FLOATS];
     vfloat half[4][6];
     int64_t line = 6 * plane; /* three lines to a pointer: the processor multiplies in the load */
     const float *upper = m, *lower = m + 3 * line;
@@ -137,17 +143,33 @@ static ALWAYS_INLINE void output_vector(const float *m, int64_t plane, vfloat bi
         UNROLL
         for (int y = 0; y < 4; y++) half[y][x] = t[y];
     }
+    vfloat scale = {0}, shift = {0}, floor = {0};
+    const float *add = zeros;
+    int64_t add_row = 0, add_pixel = 0;
+    if (kind == OUTPUT_FINISHED) {
+        scale = vload(epilogue->scale + channel);
+        shift = vload(epilogue->shift + channel);
+        floor = vset(epilogue->relu ? 0 : -__builtin_inff());
+        if (epilogue->shortcut) {
+            add = epilogue->shortcut + channel;
+            add_row = row_step;
+            add_pixel = pixel_step;
+        }
+    }
     UNROLL
     for (int y = 0; y < 4; y++) {
         vfloat t[4];
         transform_output(half[y], t);
         UNROLL
         for (int x = 0; x < 4; x++) {
-            if (y < rows && x < columns) {
-                float *to = pixels + y * row_step + x * pixel_step;
-                vstore(to, add ? vload(to) + t[x] : t[x] + bias);
-            }
+            float *to = pixels + y * row_step + x * pixel_step;
+            vfloat value = t[x] + bias;
+            if (kind == OUTPUT_SUM) value = vload(to) + t[x];
+            if (kind == OUTPUT_FINISHED)
+                value = not_below(floor, value * scale + shift + vload(add + x * add_pixel));
+            vstore(to, value);
         }
+        add += add_row;
     }
 }
 
@@ -243,67 +265,68 @@ void KERNEL(winograd_gradient)(int64_t tiles, int64_t channels, const float *pix
     }
 }
 
-/* A rest of channels narrower than a vector is computed beside the image. */
-static void output_rest(int64_t channels, const float *m, int64_t plane, const float *bias,
-                        float *pixels, int64_t row_step, int64_t pixel_step, int rows,
-                        int columns, bool add) {
+/* A tile that reaches beyond the image, and a rest of channels narrower than a vector, are computed
+ * beside the image. */
+static __attribute__((noinline)) void output_beside(
+    int64_t channels, const float *m, int64_t plane, const float *bias, float *pixels,
+    int64_t row_step, int64_t pixel_step, int rows, int columns, bool add,
+    const conv_epilogue *epilogue, int64_t channel) {
     float tile[WINOGRAD_OUTPUTS][VECTOR_FLOATS];
-    output_vector(m, plane, (vfloat){0}, tile[0], 4 * VECTOR_FLOATS, VECTOR_FLOATS, 4, 4,
-                  false);
+    vfloat first = {0};
+    if (bias) memcpy(&first, bias, (size_t)channels * sizeof(float));
+    output_vector(OUTPUT_VALUE, m, plane, first, tile[0], 4 * VECTOR_FLOATS, VECTOR_FLOATS, NULL, 0);
     for (int y = 0; y < rows; y++) {
+        float *row = pixels + y * row_step;
+        if (epilogue) {
+            conv_epilogue here = {epilogue->scale + channel, epilogue->shift + channel, NULL,
+                                  epilogue->relu};
+            if (epilogue->shortcut) here.shortcut = epilogue->shortcut + channel + y * row_step;
+            KERNEL(finish)(columns, channels, tile[4 * y], VECTOR_FLOATS, &here, row, pixel_step);
+            continue;
+        }
         for (int x = 0; x < columns; x++) {
-            float *to = pixels + y * row_step + x * pixel_step;
-            for (int64_t c = 0; c < channels; c++) {
-                to[c] = tile[y * 4 + x][c] + (add ? to[c] : bias ? bias[c] : 0);
-            }
+            float *to = row + x * pixel_step;
+            const float *from = tile[4 * y + x];
+            for (int64_t c = 0; c < channels; c++) to[c] = from[c] + (add ? to[c] : 0);
         }
     }
 }
 
 /* Functions of their own, so that what the others need is not made ready for every tile. */
 typedef void output_function(const float *m, int64_t plane, vfloat bias, float *pixels,
-                             int64_t row_step, int64_t pixel_step, int rows, int columns);
+                             int64_t row_step, int64_t pixel_step, const conv_epilogue *epilogue,
+                             int64_t channel);
 
-static __attribute__((noinline)) void output_whole(const float *m, int64_t plane, vfloat bias,
-                                                   float *pixels, int64_t row_step,
-                                                   int64_t pixel_step, int rows, int columns) {
-    (void)rows, (void)columns;
-    output_vector(m, plane, bias, pixels, row_step, pixel_step, 4, 4, false);
+static void output_whole(const float *m, int64_t plane, vfloat bias, float *pixels,
+                         int64_t row_step, int64_t pixel_step, const conv_epilogue *epilogue,
+                         int64_t channel) {
+    output_vector(OUTPUT_VALUE, m, plane, bias, pixels, row_step, pixel_step, epilogue, channel);
 }
 
-static __attribute__((noinline)) void add_whole(const float *m, int64_t plane, vfloat bias,
-                                                float *pixels, int64_t row_step,
-                                                int64_t pixel_step, int rows, int columns) {
-    (void)rows, (void)columns;
-    output_vector(m, plane, bias, pixels, row_step, pixel_step, 4, 4, true);
+static void add_whole(const float *m, int64_t plane, vfloat bias, float *pixels, int64_t row_step,
+                      int64_t pixel_step, const conv_epilogue *epilogue, int64_t channel) {
+    output_vector(OUTPUT_SUM, m, plane, bias, pixels, row_step, pixel_step, epilogue, channel);
 }
 
-static __attribute__((noinline)) void output_part(const float *m, int64_t plane, vfloat bias,
-                                                  float *pixels, int64_t row_step,
-                                                  int64_t pixel_step, int rows, int columns) {
-    output_vector(m, plane, bias, pixels, row_step, pixel_step, rows, columns, false);
-}
-
-static __attribute__((noinline)) void add_part(const float *m, int64_t plane, vfloat bias,
-                                               float *pixels, int64_t row_step,
-                                               int64_t pixel_step, int rows, int columns) {
-    output_vector(m, plane, bias, pixels, row_step, pixel_step, rows, columns, true);
+static void finish_whole(const float *m, int64_t plane, vfloat bias, float *pixels,
+                         int64_t row_step, int64_t pixel_step, const conv_epilogue *epilogue,
+                         int64_t channel) {
+    output_vector(OUTPUT_FINISHED, m, plane, bias, pixels, row_step, pixel_step, epilogue, channel);
 }
 
 void KERNEL(winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
                              float *pixels, int64_t row_step, int64_t pixel_step, int rows,
-                             int columns, bool add) {
-    bool whole = rows == 4 && columns == 4;
-    output_function *output = add ? (whole ? add_whole : add_part)
-                                  : (whole ? output_whole : output_part);
-    int64_t c = 0;
-    for (; c + VECTOR_FLOATS <= channels; c += VECTOR_FLOATS) {
+                             int columns, bool add, const conv_epilogue *epilogue) {
+    output_function *output = epilogue ? finish_whole : add ? add_whole : output_whole;
+    for (int64_t c = 0; c < channels; c += VECTOR_FLOATS) {
+        if (channels - c < VECTOR_FLOATS || rows < 4 || columns < 4) {
+            int64_t some = channels - c < VECTOR_FLOATS ? channels - c : VECTOR_FLOATS;
+            output_beside(some, m + c, plane, bias ? bias + c : NULL, pixels + c, row_step,
+                          pixel_step, rows, columns, add, epilogue, c);
+            continue;
+        }
         output(m + c, plane, bias ? vload(bias + c) : (vfloat){0}, pixels + c, row_step, pixel_step,
-               rows, columns);
-    }
-    if (c < channels) {
-        output_rest(channels - c, m + c, plane, bias ? bias + c : NULL, pixels + c, row_step,
-                    pixel_step, rows, columns, add);
+               epilogue, c);
     }
 }
 

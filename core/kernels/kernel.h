@@ -12,6 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #define KERNEL_PASTE_(a, b) a##_##b
 #define KERNEL_PASTE(a, b) KERNEL_PASTE_(a, b)
@@ -55,5 +58,14 @@ static inline void vstore(float *p, vfloat v) { *(vfloat_unaligned *)p = v; }
 static inline vfloat vset(float x) { return x - (vfloat){0}; }
 /* 0 where the mask says so; a comparison with NaN says no. */
 static inline vfloat zero_where(vint mask, vfloat x) { return (vfloat)((vint)x & ~mask); }
+/* The larger; NaN is not below the floor and stays. */
+static inline vfloat not_below(vfloat floor, vfloat x) {
+#if defined(__AVX512F__)
+    return (vfloat)_mm512_max_ps((__m512)floor, (__m512)x);
+#else
+    vint below = x < floor;
+    return (vfloat)(((vint)floor & below) | ((vint)x & ~below));
+#endif
+}
 
 #endif

@@ -7,10 +7,6 @@
 #include "core/kernels/conv_names.h"
 #include "core/kernels/product_block.h"
 
-#if VECTOR_FLOATS == 16
-#include <immintrin.h>
-#endif
-
 /* Floats that product_ahead fetches for each step along the depth: a line of a, and of b so much
  * that eight blocks of rows fetch the whole panel behind theirs. */
 enum { AHEAD_A = 16, AHEAD_B = BLOCK_COLUMNS / 8 };
@@ -29,16 +25,6 @@ typedef struct product_shape {
 /* Loops that fetch ahead for at least so many rows of a whole panel apply the epilogue to the sums
  * in registers; the others to a copy of them: less code. */
 enum { FINISHED_ROWS = VECTOR_FLOATS == 16 ? BLOCK_ROWS - 1 : BLOCK_ROWS + 1 };
-
-/* NaN is not below the floor and stays. */
-static ALWAYS_INLINE vfloat not_below(vfloat floor, vfloat x) {
-#if VECTOR_FLOATS == 16
-    return (vfloat)_mm512_max_ps((__m512)floor, (__m512)x);
-#else
-    vint below = x < floor;
-    return (vfloat)(((vint)floor & below) | ((vint)x & ~below));
-#endif
-}
 
 /* Writes the sums of a wide block with the epilogue applied. Where there is no shortcut, each row
  * adds the same zeros. */

@@ -181,11 +181,10 @@ void winograd_transform_result(const winograd *w, int64_t first, int64_t last, i
                     channel;
         for (int64_t t = 0; t < run.tiles; t++) {
             int pixels = (int)conv_min(w->tiled_w - run.left - 4 * t, 4);
+            conv_epilogue here;
+            bool finished = conv_epilogue_at(w->call, to, channel, &here);
             w->kernels->winograd_output(columns, m, plane, bias, to, line, step, inside, pixels,
-                                        w->add);
-            for (int i = 0; w->call->epilogue && i < inside; i++) {
-                conv_finish(w->call, to + i * line, pixels, channel, columns);
-            }
+                                        w->add, finished ? &here : NULL);
             m += row;
             to += 4 * step;
         }
