@@ -24,7 +24,8 @@ enum {
     TRANSFORM_TILES = 8,    /* tiles a piece transforms at least */
     LARGE_WEIGHTS = 3 << 18, /* floats of u above which slices are the better way */
     SOME_FLOATS = 2 << 20,  /* of v, of the groups that are under way at a time */
-    FEW_BLOCKS = 8,
+    FEW_BLOCKS = 32,        /* as many are a multiple of EVEN_BLOCKS, for even work */
+    EVEN_BLOCKS = 4,
     BUNDLE_CHANNELS = 64,   /* of a bundle of groups, about */
     BLOCK_PIECES = 64,      /* blocks come some at a time: one asks for the pixels of the next */
     FEW_TILES = 16          /* tiles up to which u is not worth storing */
@@ -112,9 +113,10 @@ void winograd_ask_result(winograd_ahead *ahead, const winograd *w, int64_t bundl
     winograd_bundle_bounds(w, bundle, &group, &group_last);
     int64_t channel = group * w->out_c, channels = group_last * w->out_c - channel;
     ask(ahead, w, w->result + channel, w->tiled_h, w->tiled_w, w->result_c, channels, first, last);
-    if (w->watch && w->watch->reads)
-        ask(ahead, w, w->watch->reads + channel, w->tiled_h, w->tiled_w, w->result_c, channels,
-            first, last);
+    const float *read = w->call->epilogue ? w->call->epilogue->shortcut : NULL;
+    if (w->watch && w->watch->reads) read = w->watch->reads;
+    if (read)
+        ask(ahead, w, read + channel, w->tiled_h, w->tiled_w, w->result_c, channels, first, last);
 }
 
 resin_status winograd_begin_watch(winograd *w, int64_t pieces) {
@@ -136,11 +138,11 @@ void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t p
     int64_t m_plane = w->block_tiles * width + WINOGRAD_LINE;
     const float *u = w->all_u + panel * w->u_size;
     v += winograd_group_channel(w, panel);
+    int64_t u_plane = winograd_u_plane(w);
     for (int point = 0; point < WINOGRAD_POINTS; point++) {
         if (ahead) winograd_fetch(ahead, point);
         w->kernels->product(count, (int)width, w->in_c, v + point * plane, row, false,
-                            u + point * winograd_u_plane(w), width, m + point * m_plane, width,
-                            false);
+                            u + point * u_plane, width, m + point * m_plane, width, false);
     }
 }
 
@@ -185,6 +187,8 @@ static resin_status run_blocks(resin_context *context, winograd *w) {
     const conv_kernels *kernels = w->kernels;
     int workers = resin_workers(context);
     winograd_cut(w, winograd_block_tiles(kernels));
+    if (w->bundles * w->blocks < FEW_BLOCKS)
+        w->blocks = conv_min(conv_round_up(w->blocks, EVEN_BLOCKS), w->bands);
     winograd_slice(w, true);
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
     w->m_size = WINOGRAD_POINTS * (w->block_tiles * kernels->block_columns + WINOGRAD_LINE);
@@ -327,8 +331,7 @@ typedef enum winograd_way { BY_BLOCKS, BY_SLICES, FEW, MANY } winograd_way;
 
 static winograd_way choose_way(const winograd *w) {
     if (w->tiles <= FEW_TILES && w->out_c >= w->kernels->few_columns) return FEW;
-    bool few = w->tiles < SLICE_TILES ||
-               w->tiles * w->bundles < FEW_BLOCKS * winograd_block_tiles(w->kernels);
+    bool few = w->tiles < SLICE_TILES;
     bool large = WINOGRAD_POINTS * w->in_c * w->out_c > LARGE_WEIGHTS;
     if (large && winograd_is_many(w)) return MANY;
     return few || large ? BY_SLICES : BY_BLOCKS;
