@@ -237,6 +237,30 @@ void winograd_make_v(resin_context *context, const winograd *w, int64_t groups) 
                    (void *)w);
 }
 
+/* Asks for weights, a quarter of a tap at each point. In line, as winograd_fetch. */
+static inline __attribute__((always_inline)) void fetch_weights(const winograd_part *part,
+                                                                int point) {
+    const float *tap = part->from + point / 4 * part->tap_step;
+    int64_t last = part->rows * (point % 4 + 1) / 4;
+    for (int64_t row = part->rows * (point % 4) / 4; row < last; row++) {
+        for (int64_t i = 0; i < part->floats; i += WINOGRAD_LINE)
+            __builtin_prefetch(tap + row * part->row_step + i, 0, 2);
+    }
+}
+
+/* The weights that a worker transforms after those of a piece and a slice. */
+static winograd_part next_weights(const winograd *w, int64_t piece, int64_t slice) {
+    int64_t channel, channel_last;
+    if (++slice == w->slices) {
+        slice = 0;
+        piece = conv_min(piece + w->workers, w->some_groups * w->panels * w->blocks - 1);
+    }
+    int64_t panel = w->first_group * w->panels + piece / w->blocks;
+    resin_piece_bounds(w->in_c, w->slices, slice, &channel, &channel_last);
+    return winograd_weights_part(w, conv_min(panel, w->groups * w->panels - 1), channel,
+                                 channel_last - channel);
+}
+
 static void slice_product_piece(void *argument, int64_t piece, int worker) {
     const winograd *w = argument;
     int64_t panel = piece / w->blocks, block = piece % w->blocks, first, last;
@@ -254,7 +278,9 @@ static void slice_product_piece(void *argument, int64_t piece, int worker) {
         resin_piece_bounds(w->in_c, w->slices, slice, &channel, &channel_last);
         winograd_transform_weights(w, panel, channel, channel_last - channel, u, u_plane);
         const float *v = winograd_slice_v(w, first_slice + slice, block);
+        const winograd_part next = next_weights(w, piece, slice);
         for (int point = 0; point < WINOGRAD_POINTS; point++) {
+            fetch_weights(&next, point);
             w->kernels->product(count, (int)width, channel_last - channel, v + point * v_plane,
                                 w->slice_width, false, u + point * u_plane, width,
                                 m + point * m_plane, width, slice > 0);
@@ -265,7 +291,7 @@ static void slice_product_piece(void *argument, int64_t piece, int worker) {
 
 static resin_status run_slices(resin_context *context, winograd *w) {
     const conv_kernels *kernels = w->kernels;
-    int workers = resin_workers(context);
+    w->workers = resin_workers(context);
     winograd_cut(w, SLICE_TILES);
     winograd_slice(w, false);
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
@@ -274,8 +300,8 @@ static resin_status run_slices(resin_context *context, winograd *w) {
     w->some_groups = conv_min(conv_max(SOME_FLOATS / (w->slices * w->blocks * w->v_size), 1),
                               w->groups);
     RESIN_TRY(winograd_reserve_v(context, w));
-    RESIN_TRY(conv_reserve(context, workers, w->u_size, &w->u));
-    RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
+    RESIN_TRY(conv_reserve(context, w->workers, w->u_size, &w->u));
+    RESIN_TRY(conv_reserve(context, w->workers, w->m_size, &w->m));
     for (; w->first_group < w->groups; w->first_group += w->some_groups) {
         int64_t groups = conv_min(w->groups - w->first_group, w->some_groups);
         winograd_make_v(context, w, groups);

@@ -89,6 +89,14 @@ void winograd_transform_both(const winograd *w, int64_t first, int64_t last, int
 /* The outputs of bands [first, last) and one panel from their m. */
 void winograd_transform_result(const winograd *w, int64_t first, int64_t last, int64_t panel,
                                const float *m, int64_t row, int64_t plane);
+/* Weights of one panel and some input channels of its group where they lie, by taps: rows of so many
+ * floats. */
+typedef struct winograd_part {
+    const float *from;
+    int64_t tap_step, row_step, rows, floats;
+} winograd_part;
+winograd_part winograd_weights_part(const winograd *w, int64_t panel, int64_t channel,
+                                    int64_t channels);
 /* u of one panel and `channels` input channels of its group from `channel` on. */
 void winograd_transform_weights(const winograd *w, int64_t panel, int64_t channel,
                                 int64_t channels, float *u, int64_t plane);

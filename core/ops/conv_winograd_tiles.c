@@ -193,16 +193,26 @@ void winograd_transform_result(const winograd *w, int64_t first, int64_t last, i
 
 /* ---- Weights --------------------------------------------------------------------------------- */
 
-void winograd_transform_weights(const winograd *w, int64_t panel, int64_t channel,
-                                int64_t channels, float *u, int64_t plane) {
+winograd_part winograd_weights_part(const winograd *w, int64_t panel, int64_t channel,
+                                    int64_t channels) {
     int64_t first = winograd_panel_first(w, panel), group = panel / w->panels;
     int64_t row_step = w->groups * (w->rotated ? w->in_c : w->out_c);
     int64_t tap_step = row_step * (w->rotated ? w->out_c : w->in_c);
-    const float *corner = w->weights + channel * row_step + first;
-    if (w->rotated)
-        corner = w->weights + (first - group * w->out_c) * row_step + group * w->in_c + channel;
-    w->kernels->winograd_weights(channels, panel_columns(w, panel), corner, tap_step, row_step,
-                                 w->rotated, u, plane, winograd_panel_width(w, panel));
+    int64_t columns = panel_columns(w, panel);
+    if (!w->rotated)
+        return (winograd_part){w->weights + channel * row_step + first, tap_step, row_step,
+                               channels, columns};
+    return (winograd_part){
+        w->weights + (first - group * w->out_c) * row_step + group * w->in_c + channel, tap_step,
+        row_step, columns, channels};
+}
+
+void winograd_transform_weights(const winograd *w, int64_t panel, int64_t channel,
+                                int64_t channels, float *u, int64_t plane) {
+    winograd_part part = winograd_weights_part(w, panel, channel, channels);
+    w->kernels->winograd_weights(channels, panel_columns(w, panel), part.from, part.tap_step,
+                                 part.row_step, w->rotated, u, plane,
+                                 winograd_panel_width(w, panel));
 }
 
 void winograd_weights_result(const winograd *w, int64_t panel, int64_t channel, int64_t channels,
