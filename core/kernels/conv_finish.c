@@ -47,39 +47,52 @@ void KERNEL(finish)(int64_t pixels, int64_t channels, const float *z, int64_t z_
     if (rest > 0) finish_rest(pixels, rest, z, z_step, e, channels - rest, y, y_step);
 }
 
-/* By blocks of constant length, so that each loop is some vectors. */
+/* By blocks of constant length, so that each loop is some vectors; the last is filled up. */
 enum { BLOCK = 8 };
 
-static __attribute__((noinline)) void read_block(const float *from, int count, float otherwise,
-                                                 double to[BLOCK]) {
-    float copy[BLOCK];
-    for (int i = 0; i < BLOCK; i++) copy[i] = otherwise;
-    if (from) memcpy(copy, from, (size_t)count * sizeof *copy);
-    for (int i = 0; i < BLOCK; i++) to[i] = (double)copy[i];
+static ALWAYS_INLINE void fold_block(const float *mean, const float *variance, const float *gamma,
+                                     const float *beta, const float *bias, double epsilon,
+                                     float *scale, float *shift) {
+    double factor[BLOCK], offset[BLOCK], centre[BLOCK];
+    for (int i = 0; i < BLOCK; i++) centre[i] = (double)mean[i];
+    for (int i = 0; bias && i < BLOCK; i++) centre[i] -= (double)bias[i];
+    for (int i = 0; i < BLOCK; i++) factor[i] = gamma ? (double)gamma[i] : 1;
+    for (int i = 0; i < BLOCK; i++) offset[i] = beta ? (double)beta[i] : 0;
+    for (int i = 0; i < BLOCK; i++) factor[i] /= sqrt((double)variance[i] + epsilon);
+    for (int i = 0; i < BLOCK; i++) scale[i] = (float)factor[i];
+    for (int i = 0; i < BLOCK; i++) shift[i] = (float)(offset[i] - centre[i] * factor[i]);
 }
 
-static const float *block_at(const float *vector, int64_t first) {
+enum { MEAN, VARIANCE, GAMMA, BETA, BIAS, VECTORS };
+
+static void fold_rest(const float *const vector[VECTORS], int64_t first, int count, double epsilon,
+                      float *scale, float *shift) {
+    float copy[VECTORS][BLOCK] = {{0}}, result[2][BLOCK];
+    size_t size = (size_t)count * sizeof(float);
+    for (int i = 0; i < VECTORS; i++) {
+        if (vector[i]) memcpy(copy[i], vector[i] + first, size);
+    }
+    for (int i = count; i < BLOCK; i++) copy[VARIANCE][i] = 1;
+    fold_block(copy[MEAN], copy[VARIANCE], vector[GAMMA] ? copy[GAMMA] : NULL, copy[BETA],
+               copy[BIAS], epsilon, result[0], result[1]);
+    memcpy(scale + first, result[0], size);
+    memcpy(shift + first, result[1], size);
+}
+
+static ALWAYS_INLINE const float *block_at(const float *vector, int64_t first) {
     return vector ? vector + first : NULL;
 }
 
 void KERNEL(fold_norm)(int64_t channels, const float *mean, const float *variance,
                        const float *gamma, const float *beta, const float *bias, double epsilon,
                        float *scale, float *shift) {
-    for (int64_t first = 0; first < channels; first += BLOCK) {
-        int count = channels - first < BLOCK ? (int)(channels - first) : BLOCK;
-        double centre[BLOCK], square[BLOCK], factor[BLOCK], offset[BLOCK], before[BLOCK];
-        float out[2][BLOCK];
-        read_block(mean + first, count, 0, centre);
-        read_block(variance + first, count, 1, square);
-        read_block(block_at(gamma, first), count, 1, factor);
-        read_block(block_at(beta, first), count, 0, offset);
-        read_block(block_at(bias, first), count, 0, before);
-        for (int i = 0; i < BLOCK; i++) {
-            factor[i] /= sqrt(square[i] + epsilon);
-            out[0][i] = (float)factor[i];
-            out[1][i] = (float)(offset[i] + (before[i] - centre[i]) * factor[i]);
-        }
-        memcpy(scale + first, out[0], (size_t)count * sizeof *scale);
-        memcpy(shift + first, out[1], (size_t)count * sizeof *shift);
+    int64_t first = 0;
+    for (; first + BLOCK <= channels; first += BLOCK) {
+        fold_block(mean + first, variance + first, block_at(gamma, first), block_at(beta, first),
+                   block_at(bias, first), epsilon, scale + first, shift + first);
+    }
+    const float *const vector[VECTORS] = {mean, variance, gamma, beta, bias};
+    if (first < channels) {
+        fold_rest(vector, first, (int)(channels - first), epsilon, scale, shift);
     }
 }
