@@ -11,21 +11,31 @@ enum {
     WINOGRAD_LINE = 16,                 /* floats of a cache line */
     WINOGRAD_ROW = 64,         /* floats of a row of v, for few tiles */
     /* Input channels that are multiplied at a time, for few tiles, and what it takes. */
+    WINOGRAD_FEW_TILES = 16,
     WINOGRAD_FEW_CHANNELS = 16,
     WINOGRAD_FEW_SCRATCH = 15 * WINOGRAD_FEW_CHANNELS
 };
 
+/* Some tiles: their rows of v and m, as floats from the first. At the right edge of an image, where
+ * fewer than four columns are wanted, the last of a tile's points is of no use in each row: such
+ * tiles come behind the `wide` ones. One more, whose row of m nobody reads, makes the number even. */
+typedef struct winograd_list {
+    int tiles, wide;
+    int64_t v[WINOGRAD_FEW_TILES + 1], m[WINOGRAD_FEW_TILES + 1];
+} winograd_list;
+
 /* The product of few tiles with the weights themselves. */
 typedef struct winograd_few {
-    int64_t tiles, channels, columns; /* at most WINOGRAD_FEW_CHANNELS and few_columns */
+    const winograd_list *all, *high;  /* those of which the last row of points is wanted, too */
+    int64_t channels, columns;        /* at most WINOGRAD_FEW_CHANNELS and few_columns */
     const float *weights, *next;      /* addressed as for winograd_weights; those wanted next */
     int64_t tap_step, row_step;
     bool rotated;
     bool laid; /* the weights are in 9 taps of WINOGRAD_FEW_CHANNELS rows of few_columns */
     const float *v; /* rows of WINOGRAD_ROW floats */
     int64_t v_plane;
-    float *m; /* few_columns wide; = or += the product */
-    int64_t m_row, m_plane;
+    float *m;       /* rows of few_columns; = or += the product */
+    int64_t m_plane;
     bool accumulate;
 } winograd_few;
 

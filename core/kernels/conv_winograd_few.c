@@ -14,12 +14,11 @@
 #include "core/kernels/conv_names.h"
 #include "core/kernels/kernel.h"
 
-/* Vectors of columns, and tiles whose sums at two points fit the registers beside the weights. With
- * two vectors an element of v that was loaded is used twice. */
+/* Vectors of columns: with two, an element of v that was loaded is used twice. */
 #if VECTOR_FLOATS == 16
-enum { VECTORS = 2, MOST_TILES = 6 };
+enum { VECTORS = 2 };
 #else
-enum { VECTORS = 1, MOST_TILES = 5 };
+enum { VECTORS = 1 };
 #endif
 enum { COLUMNS = VECTORS * VECTOR_FLOATS };
 
@@ -27,7 +26,8 @@ enum { COLUMNS = VECTORS * VECTOR_FLOATS };
 enum { TAP = WINOGRAD_FEW_CHANNELS * COLUMNS };
 
 typedef enum point_pair { ENDS, ONES, TWOS, PAIRS } point_pair;
-static const int points_of[PAIRS][2] = {{0, 5}, {1, 2}, {3, 4}};
+enum { LAST = 5 };
+static const int points_of[PAIRS][2] = {{0, LAST}, {1, 2}, {3, 4}};
 static const float factor_of[6] = {0.25f, -1.0f / 6, -1.0f / 6, 1.0f / 24, 1.0f / 24, 1};
 
 /* The values at a pair of points, without factors. */
@@ -74,26 +74,39 @@ static ALWAYS_INLINE void evaluate_rows(const point_pair pair, int64_t channels,
 
 /* ---- The second transform and the product ---------------------------------------------------- */
 
-/* Two points of one group of tiles. */
+/* Two points of some tiles. */
 typedef struct pair_sums {
     int64_t channels;
     const float *row; /* of G w */
     const float *v[2];
     float *m[2];
     float factor[2];
-    int64_t m_row;
     bool accumulate;
     const float *next; /* what is fetched: a line for each channel */
     int64_t next_step;
 } pair_sums;
 
-static ALWAYS_INLINE void multiply_pair(const int tiles, const point_pair pair,
-                                        const pair_sums *sums) {
-    vfloat sum[MOST_TILES][2][VECTORS];
+static ALWAYS_INLINE void write_sum(const pair_sums *sums, int point, int64_t m_row,
+                                    const vfloat sum[VECTORS]) {
+    vfloat factor = vset(sums->factor[point]);
+    float *m = sums->m[point] + m_row;
+    UNROLL
+    for (int j = 0; j < VECTORS; j++) {
+        vfloat before = sums->accumulate ? vload(m + j * VECTOR_FLOATS) : (vfloat){0};
+        vstore(m + j * VECTOR_FLOATS, sum[j] * factor + before);
+    }
+}
+
+/* The sums of `tiles` tiles at the first point and of the first `both` of them at the second, too:
+ * constants at every call, so that the sums stay in registers. */
+static ALWAYS_INLINE void multiply_pair(const int tiles, const int both, const point_pair pair,
+                                        const pair_sums *sums, const int64_t *v_row,
+                                        const int64_t *m_row) {
+    vfloat sum[2][6][VECTORS];
     UNROLL
     for (int t = 0; t < tiles; t++) {
         UNROLL
-        for (int j = 0; j < VECTORS; j++) sum[t][0][j] = sum[t][1][j] = (vfloat){0};
+        for (int j = 0; j < VECTORS; j++) sum[0][t][j] = sum[1][t][j] = (vfloat){0};
     }
     const float *row = sums->row, *v_0 = sums->v[0], *v_1 = sums->v[1], *next = sums->next;
     for (int64_t k = 0; k < sums->channels; k++) {
@@ -102,72 +115,78 @@ static ALWAYS_INLINE void multiply_pair(const int tiles, const point_pair pair,
         for (int j = 0; j < VECTORS; j++) {
             const float *w = row + j * VECTOR_FLOATS;
             evaluate(pair, vload(w), pair == ENDS ? (vfloat){0} : vload(w + TAP),
-                     vload(w + 2 * TAP), u[j]);
+                     both ? vload(w + 2 * TAP) : (vfloat){0}, u[j]);
         }
         row += COLUMNS;
         __builtin_prefetch(next, 0, 2);
         next += sums->next_step;
         UNROLL
         for (int t = 0; t < tiles; t++) {
-            vfloat element_0 = vset(v_0[t * WINOGRAD_ROW]), element_1 = vset(v_1[t * WINOGRAD_ROW]);
+            vfloat element = vset(v_0[v_row[t]]);
             UNROLL
-            for (int j = 0; j < VECTORS; j++) {
-                sum[t][0][j] += element_0 * u[j][0];
-                sum[t][1][j] += element_1 * u[j][1];
-            }
+            for (int j = 0; j < VECTORS; j++) sum[0][t][j] += element * u[j][0];
+            if (t >= both) continue;
+            element = vset(v_1[v_row[t]]);
+            UNROLL
+            for (int j = 0; j < VECTORS; j++) sum[1][t][j] += element * u[j][1];
         }
         v_0++;
         v_1++;
     }
-    vfloat factor_0 = vset(sums->factor[0]), factor_1 = vset(sums->factor[1]);
-    float *m_0 = sums->m[0], *m_1 = sums->m[1];
     UNROLL
     for (int t = 0; t < tiles; t++) {
-        UNROLL
-        for (int j = 0; j < VECTORS; j++) {
-            vfloat before_0 = {0}, before_1 = {0};
-            if (sums->accumulate) {
-                before_0 = vload(m_0 + j * VECTOR_FLOATS);
-                before_1 = vload(m_1 + j * VECTOR_FLOATS);
-            }
-            vstore(m_0 + j * VECTOR_FLOATS, sum[t][0][j] * factor_0 + before_0);
-            vstore(m_1 + j * VECTOR_FLOATS, sum[t][1][j] * factor_1 + before_1);
-        }
-        m_0 += sums->m_row;
-        m_1 += sums->m_row;
+        write_sum(sums, 0, m_row[t], sum[0][t]);
+        if (t < both) write_sum(sums, 1, m_row[t], sum[1][t]);
+        /* The next channels, if they are of the same slice. */
+        __builtin_prefetch(v_0 + v_row[t]);
+        __builtin_prefetch(v_1 + v_row[t]);
     }
 }
 
-#define TILES_CASE(n)                   \
-    case n:                             \
-        multiply_pair(n, pair, sums);   \
-        break;
-
-static ALWAYS_INLINE void multiply_tiles(int tiles, const point_pair pair, const pair_sums *sums) {
-    switch (tiles) {
-        TILES_CASE(1) TILES_CASE(2) TILES_CASE(3) TILES_CASE(4) TILES_CASE(5)
+/* One compiled loop for each number of tiles, of which none, half or all (`halves`) are wanted at
+ * both points. */
+static ALWAYS_INLINE void multiply_some(int tiles, const int halves, const point_pair pair,
+                                        const pair_sums *sums, const int64_t *v_row,
+                                        const int64_t *m_row) {
 #if VECTOR_FLOATS == 16
-        TILES_CASE(6)
-#endif
+    if (tiles == 6) {
+        multiply_pair(6, 3 * halves, pair, sums, v_row, m_row);
+        return;
     }
+#endif
+    if (tiles == 4) multiply_pair(4, 2 * halves, pair, sums, v_row, m_row);
+    else multiply_pair(2, halves, pair, sums, v_row, m_row);
 }
 
-static void multiply_ends(int tiles, const pair_sums *sums) { multiply_tiles(tiles, ENDS, sums); }
-static void multiply_ones(int tiles, const pair_sums *sums) { multiply_tiles(tiles, ONES, sums); }
-static void multiply_twos(int tiles, const pair_sums *sums) { multiply_tiles(tiles, TWOS, sums); }
+static void multiply_ends(int tiles, int wide, const pair_sums *sums, const int64_t *v_row,
+                          const int64_t *m_row) {
+    if (wide <= 0) multiply_some(tiles, 0, ENDS, sums, v_row, m_row);
+    else if (2 * wide <= tiles) multiply_some(tiles, 1, ENDS, sums, v_row, m_row);
+    else multiply_some(tiles, 2, ENDS, sums, v_row, m_row);
+}
+static void multiply_ones(int tiles, const pair_sums *sums, const int64_t *v_row,
+                          const int64_t *m_row) {
+    multiply_some(tiles, 2, ONES, sums, v_row, m_row);
+}
+static void multiply_twos(int tiles, const pair_sums *sums, const int64_t *v_row,
+                          const int64_t *m_row) {
+    multiply_some(tiles, 2, TWOS, sums, v_row, m_row);
+}
 
-/* All tiles at two points. */
-static void multiply_groups(const winograd_few *call, point_pair pair, pair_sums *sums) {
-    int64_t groups = (call->tiles + MOST_TILES - 1) / MOST_TILES;
-    for (int64_t group = 0; group < groups; group++) {
-        int count = (int)(call->tiles * (group + 1) / groups - call->tiles * group / groups);
-        if (pair == ENDS) multiply_ends(count, sums);
-        else if (pair == ONES) multiply_ones(count, sums);
-        else multiply_twos(count, sums);
-        for (int i = 0; i < 2; i++) {
-            sums->v[i] += count * WINOGRAD_ROW;
-            sums->m[i] += count * call->m_row;
-        }
+/* How many tiles are taken next: 6, 4 or 2, of which the last may be one too many. */
+static int next_tiles(int left) {
+    if (VECTORS == 2 && (left > 8 || left == 5 || left == 6)) return 6;
+    return left > 2 ? 4 : 2;
+}
+
+static void multiply_list(const winograd_list *list, point_pair pair, const pair_sums *sums) {
+    int count;
+    for (int first = 0; first < list->tiles; first += count) {
+        const int64_t *v_row = list->v + first, *m_row = list->m + first;
+        count = next_tiles(list->tiles - first);
+        if (pair == ENDS) multiply_ends(count, list->wide - first, sums, v_row, m_row);
+        else if (pair == ONES) multiply_ones(count, sums, v_row, m_row);
+        else multiply_twos(count, sums, v_row, m_row);
     }
 }
 
@@ -177,7 +196,7 @@ static void multiply_row(const winograd_few *call, int point, const float *row, 
         /* Two parts for each tap: so many lines of its weights are fetched for each channel. */
         int part = PAIRS * before + pair;
         int64_t half = call->rotated ? COLUMNS / 2 * call->row_step : WINOGRAD_LINE;
-        pair_sums sums = {.channels = call->channels, .row = row, .m_row = call->m_row,
+        pair_sums sums = {.channels = call->channels, .row = row,
                           .accumulate = call->accumulate,
                           .next = call->next + part / 2 * call->tap_step + part % 2 * half,
                           .next_step = call->row_step};
@@ -187,7 +206,7 @@ static void multiply_row(const winograd_few *call, int point, const float *row, 
             sums.m[i] = call->m + place * call->m_plane;
             sums.factor[i] = factor_of[point] * factor_of[other];
         }
-        multiply_groups(call, pair, &sums);
+        multiply_list(point == LAST ? call->high : call->all, pair, &sums);
     }
 }
 

@@ -28,7 +28,6 @@ enum {
     EVEN_BLOCKS = 4,
     BUNDLE_CHANNELS = 64,   /* of a bundle of groups, about */
     BLOCK_PIECES = 64,      /* blocks come some at a time: one asks for the pixels of the next */
-    FEW_TILES = 16          /* tiles up to which u is not worth storing */
 };
 
 /* ---- By blocks ------------------------------------------------------------------------------- */
@@ -356,7 +355,7 @@ winograd winograd_describe(const conv_call *call) {
 typedef enum winograd_way { BY_BLOCKS, BY_SLICES, FEW, MANY } winograd_way;
 
 static winograd_way choose_way(const winograd *w) {
-    if (w->tiles <= FEW_TILES && w->out_c >= w->kernels->few_columns) return FEW;
+    if (w->tiles <= WINOGRAD_FEW_TILES && w->out_c >= w->kernels->few_columns) return FEW;
     bool few = w->tiles < SLICE_TILES;
     bool large = WINOGRAD_POINTS * w->in_c * w->out_c > LARGE_WEIGHTS;
     if (large && winograd_is_many(w)) return MANY;

@@ -46,21 +46,37 @@ static int64_t columns_of(const winograd *w, int64_t panel) {
     return conv_min(w->out_c - panel % w->panels * w->panel_columns, w->panel_columns);
 }
 
+/* The tiles of all images whose rows end at `height` or above. */
+static winograd_list list_tiles(const winograd *w, int64_t height) {
+    winograd_list list = {.tiles = 0};
+    for (int narrow = 0; narrow < 2; narrow++) {
+        for (int64_t tile = 0; tile < w->tiles; tile++) {
+            int64_t row = tile / w->tiles_w % w->tiles_h, column = tile % w->tiles_w;
+            if (narrow != (4 * column + 4 > w->tiled_w) || 4 * row >= height) continue;
+            list.v[list.tiles] = tile * WINOGRAD_ROW;
+            list.m[list.tiles++] = tile * w->panel_columns;
+        }
+        if (!narrow) list.wide = list.tiles;
+    }
+    list.v[list.tiles] = 0;
+    list.m[list.tiles] = w->tiles * w->panel_columns;
+    return list;
+}
+
 static void few_piece(void *argument, int64_t piece, int worker) {
     const winograd *w = argument;
-    int64_t panel = piece / w->blocks, block = piece % w->blocks, first, last;
-    int64_t panels = w->groups * w->panels, group = panel / w->panels;
+    winograd_list lists[2];
+    int64_t panel = piece, panels = w->groups * w->panels, group = panel / w->panels;
     int64_t chunks = w->slices * slice_chunks(w);
-    resin_piece_bounds(w->bands, w->blocks, block, &first, &last);
+    lists[0] = list_tiles(w, w->tiled_h);
+    lists[1] = list_tiles(w, w->tiled_h / 4 * 4);
     float *scratch = w->u + worker * w->u_size, *m = w->m + worker * w->m_size;
     int64_t row_step = w->groups * (w->rotated ? w->in_c : w->out_c);
     winograd_few call = {
-        .tiles = winograd_band_tile(w, last) - winograd_band_tile(w, first),
-        .columns = columns_of(w, panel),
+        .all = &lists[0], .high = &lists[1], .columns = columns_of(w, panel),
         .tap_step = row_step * (w->rotated ? w->out_c : w->in_c), .row_step = row_step,
         .rotated = w->rotated, .v_plane = w->block_tiles * WINOGRAD_ROW + WINOGRAD_LINE,
-        .m = m, .m_row = w->panel_columns,
-        .m_plane = w->block_tiles * w->panel_columns + WINOGRAD_LINE};
+        .m = m, .m_plane = (w->tiles + 1) * w->panel_columns + WINOGRAD_LINE};
     if (w->prepared) {
         call.laid = true;
         call.row_step = w->panel_columns;
@@ -70,7 +86,7 @@ static void few_piece(void *argument, int64_t piece, int worker) {
         few_chunk chunk = find_chunk(w, i);
         if (chunk.count == 0) continue;
         call.channels = chunk.count;
-        call.v = winograd_slice_v(w, group * w->slices + chunk.slice, block) + chunk.place;
+        call.v = winograd_slice_v(w, group * w->slices + chunk.slice, 0) + chunk.place;
         call.weights = chunk_weights(w, row_step, panel, i);
         call.next = i + 1 < chunks ? chunk_weights(w, row_step, panel, i + 1)
                                    : chunk_weights(w, row_step,
@@ -78,13 +94,13 @@ static void few_piece(void *argument, int64_t piece, int worker) {
         call.accumulate = i > 0;
         w->kernels->winograd_few(&call, scratch);
     }
-    winograd_transform_result(w, first, last, panel, m, call.m_row, call.m_plane);
+    winograd_transform_result(w, 0, w->bands, panel, m, w->panel_columns, call.m_plane);
 }
 
 static void cut_for_few(winograd *w) {
     w->panel_columns = w->kernels->few_columns;
     w->panels = conv_divide_up(w->out_c, w->panel_columns);
-    winograd_cut(w, w->tiles);
+    winograd_cut(w, w->tiles); /* one block */
     winograd_slice(w, false);
     w->slice_width = WINOGRAD_ROW;
 }
@@ -128,11 +144,11 @@ resin_status winograd_run_few(resin_context *context, winograd *w) {
     w->some_groups = w->groups;
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
     w->u_size = WINOGRAD_FEW_SCRATCH * w->panel_columns;
-    w->m_size = WINOGRAD_POINTS * (w->block_tiles * w->panel_columns + WINOGRAD_LINE);
+    w->m_size = WINOGRAD_POINTS * ((w->tiles + 1) * w->panel_columns + WINOGRAD_LINE);
     RESIN_TRY(winograd_reserve_v(context, w));
     RESIN_TRY(conv_reserve(context, w->workers, w->u_size, &w->u));
     RESIN_TRY(conv_reserve(context, w->workers, w->m_size, &w->m));
     winograd_make_v(context, w, w->groups);
-    resin_parallel(context, w->groups * w->panels * w->blocks, few_piece, w);
+    resin_parallel(context, w->groups * w->panels, few_piece, w);
     return RESIN_OK;
 }
