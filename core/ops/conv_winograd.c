@@ -9,8 +9,9 @@
  * The images pass in one of four ways (conv_winograd.h has the names), each group or bundle of
  * groups on its own:
  *   by blocks: a block of tiles is transformed, multiplied and transformed back by one worker, and
- *     its v and m stay in its second-level cache; u is made before, once for all;
- *   by slices, for few tiles or many channels, where u would be larger than the work: first all v,
+ *     its v and m stay in its second-level cache; u is made before, once for all, and stays in the
+ *     processor's last cache;
+ *   by slices, for few tiles, where u would be larger than the work: first all v,
  *     in slices of channels; then each piece makes u of one panel and one slice after the other
  *     and adds up m of many tiles. u never goes to memory;
  *   few tiles: conv_winograd_few.c; many tiles and channels: conv_winograd_many.c. */
@@ -22,7 +23,8 @@
 enum {
     SLICE_TILES = 84,       /* tiles a piece takes when working by slices, about */
     TRANSFORM_TILES = 8,    /* tiles a piece transforms at least */
-    LARGE_WEIGHTS = 3 << 18, /* floats of u above which slices are the better way */
+    LARGE_WEIGHTS = 3 << 18, /* floats of u that are worth making for many tiles only */
+    HUGE_WEIGHTS = 3 << 20, /* and those that the last cache does not keep for blocks */
     SOME_FLOATS = 2 << 20,  /* of v, of the groups that are under way at a time */
     FEW_BLOCKS = 32,        /* as many are a multiple of EVEN_BLOCKS, for even work */
     EVEN_BLOCKS = 4,
@@ -357,9 +359,9 @@ typedef enum winograd_way { BY_BLOCKS, BY_SLICES, FEW, MANY } winograd_way;
 static winograd_way choose_way(const winograd *w) {
     if (w->tiles <= WINOGRAD_FEW_TILES && w->out_c >= w->kernels->few_columns) return FEW;
     bool few = w->tiles < SLICE_TILES;
-    bool large = WINOGRAD_POINTS * w->in_c * w->out_c > LARGE_WEIGHTS;
-    if (large && winograd_is_many(w)) return MANY;
-    return few || large ? BY_SLICES : BY_BLOCKS;
+    int64_t u = WINOGRAD_POINTS * w->in_c * w->out_c;
+    if (winograd_is_many(w)) return u > HUGE_WEIGHTS ? MANY : BY_BLOCKS;
+    return few || u > LARGE_WEIGHTS ? BY_SLICES : BY_BLOCKS;
 }
 
 static resin_status run(resin_context *context, winograd *w, conv_pass pass) {
@@ -372,11 +374,13 @@ static resin_status run(resin_context *context, winograd *w, conv_pass pass) {
     }
 }
 
+/* A large u takes little time beside the work, but much memory. */
 int64_t conv_winograd_prepared(const conv_call *call) {
     winograd w = winograd_describe(call);
+    int64_t size = w.groups * w.panels * block_u_size(&w);
     switch (choose_way(&w)) {
     case FEW: return winograd_few_floats(&w);
-    case BY_BLOCKS: return w.groups * w.panels * block_u_size(&w);
+    case BY_BLOCKS: return size > LARGE_WEIGHTS ? 0 : size;
     default: return 0;
     }
 }
