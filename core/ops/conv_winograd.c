@@ -20,6 +20,8 @@
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 
+#include <string.h>
+
 enum {
     SLICE_TILES = 84,       /* tiles a piece takes when working by slices, about */
     TRANSFORM_TILES = 8,    /* tiles a piece transforms at least */
@@ -290,6 +292,24 @@ static void slice_product_piece(void *argument, int64_t piece, int worker) {
     winograd_transform_result(w, first, last, panel, m, width, m_plane);
 }
 
+/* Prepared weights lie by panels, channels and taps. */
+static int64_t slices_floats(const winograd *w) {
+    return w->groups * w->panels * w->in_c * 9 * w->panel_columns;
+}
+
+static void arrange_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const u_job *job = argument;
+    const winograd *w = job->w;
+    int64_t panel = piece / w->in_c, channel = piece % w->in_c, width = w->panel_columns;
+    const winograd_part part = winograd_weights_part(w, panel, channel, 1);
+    for (int64_t tap = 0; tap < 9; tap++) {
+        float *to = job->to + (piece * 9 + tap) * width;
+        memcpy(to, part.from + tap * part.tap_step, (size_t)part.floats * sizeof *to);
+        memset(to + part.floats, 0, (size_t)(width - part.floats) * sizeof *to);
+    }
+}
+
 static resin_status run_slices(resin_context *context, winograd *w) {
     const conv_kernels *kernels = w->kernels;
     w->workers = resin_workers(context);
@@ -381,15 +401,20 @@ int64_t conv_winograd_prepared(const conv_call *call) {
     switch (choose_way(&w)) {
     case FEW: return winograd_few_floats(&w);
     case BY_BLOCKS: return size > LARGE_WEIGHTS ? 0 : size;
+    case BY_SLICES: return slices_floats(&w);
     default: return 0;
     }
 }
 
 void conv_winograd_prepare(resin_context *context, const conv_call *call, float *to) {
     winograd w = winograd_describe(call);
-    if (choose_way(&w) == FEW) {
-        winograd_few_prepare(context, &w, to);
-    } else {
+    u_job job = {&w, to};
+    switch (choose_way(&w)) {
+    case FEW: winograd_few_prepare(context, &w, to); return;
+    case BY_SLICES:
+        resin_parallel(context, w.groups * w.panels * w.in_c, arrange_piece, &job);
+        return;
+    default:
         w.u_size = block_u_size(&w);
         make_u(context, &w, to);
     }

@@ -198,7 +198,10 @@ winograd_part winograd_weights_part(const winograd *w, int64_t panel, int64_t ch
     int64_t first = winograd_panel_first(w, panel), group = panel / w->panels;
     int64_t row_step = w->groups * (w->rotated ? w->in_c : w->out_c);
     int64_t tap_step = row_step * (w->rotated ? w->out_c : w->in_c);
-    int64_t columns = panel_columns(w, panel);
+    int64_t columns = panel_columns(w, panel), width = w->panel_columns;
+    if (w->prepared)
+        return (winograd_part){w->prepared + (panel * w->in_c + channel) * 9 * width, width,
+                               9 * width, channels, columns};
     if (!w->rotated)
         return (winograd_part){w->weights + channel * row_step + first, tap_step, row_step,
                                channels, columns};
