@@ -13,11 +13,12 @@
 
 enum {
     BLOCK_FLOATS = 128 << 10, /* of a chunk of a block of pixels: half the second-level cache */
-    BLOCK_PIXELS = 112,
+    BLOCK_PIXELS = 112, /* at most; fewer where they would be more than */
+    PIXELS_FLOATS = 64 << 10, /* a quarter of it, and the next block's pixels another */
     FEW_PIXELS = 512,
     FEW_FLOATS = 4 << 20, /* of all that few pixels gather, at most */
     CHUNK_DEPTH = 1152,
-    ENOUGH_PIECES = 64,
+    ENOUGH_PIECES = 48,
     FEW_PIECES = 8,
     GATHER_PANELS = 8, /* of a piece, at least: what its pixels are gathered for */
     GATHER_PIXELS = 16,
@@ -33,6 +34,7 @@ typedef struct rows_job {
     bool in_place, few;
     bool packs; /* few pixels, and weights that are not prepared */
     bool dense; /* the grid's pixels are those of the result, in order */
+    conv_watch *watch; /* of whole pixels, or NULL */
     int64_t chunk_taps, chunk_channels, channel_chunks, chunks;
     int64_t blocks, block_pixels, block_groups, panel_groups;
     int64_t plane;              /* floats of a gathered tap */
@@ -202,7 +204,8 @@ static void move_sums(const rows_job *d, const rows_piece *p, bool to_result) {
     }
 }
 
-/* What comes after this block, spread over the steps of its products. */
+/* What comes after this block, and what is read with its result, spread over the steps of its
+ * products. */
 static void fetch_next(const rows_job *d, rows_piece *p) {
     const conv_grid *g = &d->grid;
     const conv_kernels *kernels = g->call->kernels;
@@ -211,6 +214,10 @@ static void fetch_next(const rows_job *d, rows_piece *p) {
     int64_t step = conv_same_pixels(g) && !d->few ? conv_divide_up(kernels->block_rows, panels) : 0;
     p->fetch = (conv_fetch){{g->source + next, g->source, g->source}, {step}, {0}};
     if (step && d->norm) p->fetch.at[1] = d->norm->x + next, p->fetch.step[1] = step;
+    if (!d->watch || !d->watch->reads) return;
+    int64_t steps = panels * conv_divide_up(p->count, kernels->block_rows) * g->depth;
+    p->fetch.at[2] = d->watch->reads + p->pixel * g->result_c;
+    p->fetch.step[2] = conv_divide_up(p->count * g->result_c, steps);
 }
 
 static void sum_block(const rows_job *d, rows_piece *p, float *rows) {
@@ -248,6 +255,7 @@ static void block_piece(void *argument, int64_t piece, int worker) {
         p.pixel = block * d->block_pixels;
         p.count = conv_min(d->block_pixels, g->pixels - p.pixel);
         sum_block(d, &p, rows);
+        if (d->watch) d->watch->pixels(d->watch, piece, p.pixel, p.count, worker);
     }
 }
 
@@ -302,7 +310,9 @@ static void cut_pieces(rows_job *d) {
         return;
     }
     int64_t most = conv_divide_up(g->panels, GATHER_PANELS);
-    for (int64_t pixels = BLOCK_PIXELS; pixels >= BLOCK_PIXELS / 2; pixels /= 2) {
+    int64_t fit = PIXELS_FLOATS / (d->chunk_taps * d->chunk_channels) / rows * rows;
+    int64_t largest = conv_max(conv_min(fit, BLOCK_PIXELS), BLOCK_PIXELS / 2);
+    for (int64_t pixels = largest; pixels >= largest / 2; pixels /= 2) {
         d->blocks = conv_divide_up(g->pixels, pixels);
         d->block_pixels = conv_round_up(conv_divide_up(g->pixels, d->blocks), rows);
         d->blocks = conv_divide_up(g->pixels, d->block_pixels);
@@ -332,6 +342,7 @@ static void cut(rows_job *d) {
     int64_t width = conv_divide_up(g->panels, d->panel_groups) * g->call->kernels->block_columns;
     d->sums_size = d->dense ? 0 : d->block_pixels * width;
     int64_t chunk = d->chunk_taps * d->chunk_channels;
+    d->watch = d->dense && d->panel_groups == 1 && !d->few ? g->call->watch : NULL;
     d->panel_size = d->packs ? chunk * g->call->kernels->block_columns : 0;
 }
 
@@ -344,7 +355,9 @@ static resin_status run(resin_context *context, rows_job *d) {
     if (d->few && !d->in_place) {
         resin_parallel(context, conv_divide_up(d->grid.pixels, GATHER_PIXELS), gather_piece, d);
     }
-    resin_parallel(context, d->block_groups * d->panel_groups, block_piece, d);
+    int64_t pieces = d->block_groups * d->panel_groups;
+    if (d->watch) RESIN_TRY(d->watch->begin(d->watch, d->grid.result, d->grid.result_c, pieces));
+    resin_parallel(context, pieces, block_piece, d);
     return RESIN_OK;
 }
 

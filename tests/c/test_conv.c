@@ -402,20 +402,22 @@ static void test_public_passes(void **state) {
     }
 }
 
-/* Who is shown dx: counts the pixels of each piece, and that they come in order. */
+/* Who is shown a result: copies it, counts the pixels of each piece, and sees whether they come in
+ * order. */
 enum { MOST_SHOWN = 1024 };
 typedef struct shown_pixels {
     conv_watch watch;
     const float *result;
-    int64_t pieces, first[MOST_SHOWN], count[MOST_SHOWN];
+    float *copy; /* as large, or NULL */
+    int64_t channels, pieces, first[MOST_SHOWN], count[MOST_SHOWN];
     bool in_order;
 } shown_pixels;
 
 static resin_status begin_shown(conv_watch *watch, float *result, int64_t channels,
                                 int64_t pieces) {
     shown_pixels *shown = (shown_pixels *)watch;
-    (void)channels;
-    *shown = (shown_pixels){.watch = *watch, .result = result, .pieces = pieces, .in_order = true};
+    *shown = (shown_pixels){.watch = *watch, .result = result, .copy = shown->copy,
+                            .channels = channels, .pieces = pieces, .in_order = true};
     return pieces <= MOST_SHOWN ? RESIN_OK : RESIN_ERROR_ARGUMENT;
 }
 
@@ -426,6 +428,53 @@ static void show_pixels(const conv_watch *watch, int64_t piece, int64_t first, i
     if (shown->count[piece] == 0) shown->first[piece] = first;
     else if (first != shown->first[piece] + shown->count[piece]) shown->in_order = false;
     shown->count[piece] += count;
+    first *= shown->channels;
+    memcpy(shown->copy + first, shown->result + first,
+           (size_t)(count * shown->channels) * sizeof(float));
+}
+
+/* Whether each pixel was shown once, as it is now; or none. */
+static bool all_shown(const shown_pixels *shown, const array *result) {
+    int64_t seen = 0;
+    for (int64_t i = 0; i < shown->pieces; i++) seen += shown->count[i] * shown->channels;
+    return shown->pieces == 0 ||
+           (shown->in_order && seen == result->count && shown->result == result->single &&
+            memcmp(shown->copy, result->single, (size_t)result->count * sizeof(float)) == 0);
+}
+
+/* Forward passes that show their result: how many methods did. */
+static int run_shown(resin_context *context, problem *p, shown_pixels *shown) {
+    int showed = 0;
+    for (conv_method method = 0; method < CONV_METHOD_COUNT; method++) {
+        if (!conv_method_fits(&p->shape, CONV_FORWARD, method)) continue;
+        const conv_call call = {.kernels = &resin_kernels()->conv, .shape = p->shape,
+                                .pass = CONV_FORWARD, .x = image_of(p),
+                                .weights = p->weights.single, .result = p->y.single,
+                                .watch = &shown->watch};
+        shown->pieces = 0;
+        assert_int_equal(conv_run(context, &call, method), RESIN_OK);
+        assert_true(all_shown(shown, &p->y));
+        showed += shown->pieces > 0;
+    }
+    return showed;
+}
+
+static void test_shown(void **state) {
+    int showed[2] = {0, 0}; /* without and with several taps */
+    for (int i = 0; i < LARGE_SHAPES; i++) {
+        problem p = new_problem(large_shapes[i]);
+        shown_pixels shown = {.watch = {begin_shown, show_pixels, NULL}};
+        shown.copy = malloc((size_t)(p.y.count + 1) * sizeof *shown.copy);
+        assert_non_null(shown.copy);
+        for (int threads = 1; threads <= 3; threads += 2) {
+            assert_int_equal(resin_set_threads(*state, threads), RESIN_OK);
+            showed[p.shape.kernel_h > 1] += run_shown(*state, &p, &shown);
+        }
+        free(shown.copy);
+        free_problem(&p);
+    }
+    assert_int_equal(resin_set_threads(*state, 1), RESIN_OK);
+    assert_true(showed[0] > 0 && showed[1] > 0);
 }
 
 /* With 1 and 3 threads: the same bits, and each pixel shown once, if any are. */
@@ -441,10 +490,7 @@ static void run_joint(resin_context *context, problem *p, const conv_gradients *
         memcpy(p->dx.single, begun, size[0]);
         assert_int_equal(resin_set_threads(context, threads), RESIN_OK);
         assert_int_equal(conv_backward(context, &p->shape, g, false), RESIN_OK);
-        int64_t seen = 0;
-        for (int64_t i = 0; i < shown->pieces; i++) seen += shown->count[i];
-        assert_true(shown->pieces == 0 || (shown->in_order && shown->result == p->dx.single &&
-                                           seen * p->shape.in_c == p->dx.count));
+        assert_true(all_shown(shown, &p->dx));
         if (threads == 1) {
             memcpy(dx, p->dx.single, size[0]);
             memcpy(dweights, p->dweights.single, size[1]);
@@ -484,7 +530,9 @@ static void check_joint(resin_context *context, conv_shape shape, bool gated, bo
     run_exact(context, &p, CONV_BACKWARD_WEIGHTS);
     for (int64_t i = 0; i < p.dx.count; i++) p.dx.exact[i] += begun[i];
     free(begun);
-    shown_pixels shown = {.watch = {begin_shown, show_pixels}};
+    shown_pixels shown = {.watch = {begin_shown, show_pixels, NULL}};
+    shown.copy = malloc((size_t)(p.dx.count + 1) * sizeof *shown.copy);
+    assert_non_null(shown.copy);
     conv_gradients g = {.x = image_of(&p), .weights = p.weights.single, .dy = p.dy.single,
                         .norm = through ? &norm : NULL, .dx = p.dx.single,
                         .dweights = p.dweights.single, .add_dx = add, .watch = &shown.watch};
@@ -496,6 +544,7 @@ static void check_joint(resin_context *context, conv_shape shape, bool gated, bo
         assert_true(largest_error(&p.dweights) <=
                     factor * (terms(&p.shape, CONV_BACKWARD_WEIGHTS) + 1));
     }
+    free(shown.copy);
     for (int i = 0; i < 6; i++) free_array(&factors[i]);
     free_array(&z);
     free_problem(&p);
@@ -648,7 +697,8 @@ int main(void) {
         cmocka_unit_test(test_3x3_shapes),     cmocka_unit_test(test_any_shapes),
         cmocka_unit_test(test_common_shapes),  cmocka_unit_test(test_groups),
         cmocka_unit_test(test_large_shapes),   cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_public_passes),  cmocka_unit_test(test_joint_backward),
+        cmocka_unit_test(test_public_passes),  cmocka_unit_test(test_shown),
+        cmocka_unit_test(test_joint_backward),
         cmocka_unit_test(test_empty_batch),    cmocka_unit_test(test_product),
         cmocka_unit_test(test_product_batch),
         cmocka_unit_test(test_method_that_does_not_fit),
