@@ -118,7 +118,7 @@ static ALWAYS_INLINE void multiply_pair(const int tiles, const int both, const p
                      both ? vload(w + 2 * TAP) : (vfloat){0}, u[j]);
         }
         row += COLUMNS;
-        __builtin_prefetch(next, 0, 2);
+        __builtin_prefetch(next);
         next += sums->next_step;
         UNROLL
         for (int t = 0; t < tiles; t++) {
@@ -190,16 +190,26 @@ static void multiply_list(const winograd_list *list, point_pair pair, const pair
     }
 }
 
+/* Lets a part of 6 * PAIRS fetch its share of what is wanted next, so much for each channel. Laid
+ * weights are fetched in the order in which they lie, which lets the processor fetch more of them by
+ * itself; of others each part takes a line of each row of half a tap. */
+static void fetch_share(const winograd_few *call, int part, pair_sums *sums) {
+    if (call->laid) {
+        sums->next_step = COLUMNS / 2;
+        sums->next = call->next + part * WINOGRAD_FEW_CHANNELS * sums->next_step;
+        return;
+    }
+    int64_t half = call->rotated ? COLUMNS / 2 * call->row_step : WINOGRAD_LINE;
+    sums->next_step = call->row_step;
+    sums->next = call->next + part / 2 * call->tap_step + part % 2 * half;
+}
+
 /* The points of one row of G w G^T, of which there are `before` others. */
 static void multiply_row(const winograd_few *call, int point, const float *row, int before) {
     for (int pair = 0; pair < PAIRS; pair++) {
-        /* Two parts for each tap: so many lines of its weights are fetched for each channel. */
-        int part = PAIRS * before + pair;
-        int64_t half = call->rotated ? COLUMNS / 2 * call->row_step : WINOGRAD_LINE;
         pair_sums sums = {.channels = call->channels, .row = row,
-                          .accumulate = call->accumulate,
-                          .next = call->next + part / 2 * call->tap_step + part % 2 * half,
-                          .next_step = call->row_step};
+                          .accumulate = call->accumulate};
+        fetch_share(call, PAIRS * before + pair, &sums);
         for (int i = 0; i < 2; i++) {
             int other = points_of[pair][i], place = 6 * point + other;
             sums.v[i] = call->v + place * call->v_plane;
