@@ -274,7 +274,8 @@ static __attribute__((noinline)) void output_beside(
     float tile[WINOGRAD_OUTPUTS][VECTOR_FLOATS];
     vfloat first = {0};
     if (bias) memcpy(&first, bias, (size_t)channels * sizeof(float));
-    output_vector(OUTPUT_VALUE, m, plane, first, tile[0], 4 * VECTOR_FLOATS, VECTOR_FLOATS, NULL, 0);
+    output_vector(OUTPUT_VALUE, m, plane, first, tile[0], 4 * VECTOR_FLOATS, VECTOR_FLOATS, NULL,
+                  0);
     for (int y = 0; y < rows; y++) {
         float *row = pixels + y * row_step;
         if (epilogue) {

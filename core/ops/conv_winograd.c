@@ -38,39 +38,21 @@ enum {
 
 int64_t winograd_block_tiles(const conv_kernels *kernels) { return 2 * kernels->block_rows; }
 
-typedef struct u_job {
-    const winograd *w;
-    float *to;
-} u_job;
-
 static void block_weights_piece(void *argument, int64_t piece, int worker) {
     (void)worker;
-    const u_job *job = argument;
-    const winograd *w = job->w;
+    const winograd *w = argument;
     int64_t slices = resin_piece_count(w->in_c, 16), panel = piece / slices, first, last;
     resin_piece_bounds(w->in_c, slices, piece % slices, &first, &last);
-    int64_t width = winograd_panel_width(w, panel);
     winograd_transform_weights(w, panel, first, last - first,
-                               job->to + panel * w->u_size + first * width, winograd_u_plane(w));
-}
-
-static void make_u(resin_context *context, const winograd *w, float *to) {
-    u_job job = {w, to};
-    resin_parallel(context, w->groups * w->panels * resin_piece_count(w->in_c, 16),
-                   block_weights_piece, &job);
-}
-
-static int64_t block_u_size(const winograd *w) {
-    return WINOGRAD_POINTS * winograd_u_plane(w);
+                               w->u + panel * w->u_size + first * winograd_panel_width(w, panel),
+                               winograd_u_plane(w));
 }
 
 resin_status winograd_make_u(resin_context *context, winograd *w) {
-    w->u_size = block_u_size(w);
-    w->all_u = w->prepared;
-    if (w->all_u) return RESIN_OK;
-    RESIN_TRY(conv_reserve(context, w->groups * w->panels, w->u_size, &w->u));
-    make_u(context, w, w->u);
-    w->all_u = w->u;
+    int64_t panels = w->groups * w->panels;
+    w->u_size = WINOGRAD_POINTS * winograd_u_plane(w);
+    RESIN_TRY(conv_reserve(context, panels, w->u_size, &w->u));
+    resin_parallel(context, panels * resin_piece_count(w->in_c, 16), block_weights_piece, w);
     return RESIN_OK;
 }
 
@@ -139,7 +121,7 @@ void winograd_multiply(const winograd *w, int64_t first, int64_t last, int64_t p
     int64_t row = w->slice_width, plane = w->block_tiles * row + WINOGRAD_LINE;
     int64_t width = winograd_panel_width(w, panel);
     int64_t m_plane = w->block_tiles * width + WINOGRAD_LINE;
-    const float *u = w->all_u + panel * w->u_size;
+    const float *u = w->u + panel * w->u_size;
     v += winograd_group_channel(w, panel);
     int64_t u_plane = winograd_u_plane(w);
     for (int point = 0; point < WINOGRAD_POINTS; point++) {
@@ -292,24 +274,6 @@ static void slice_product_piece(void *argument, int64_t piece, int worker) {
     winograd_transform_result(w, first, last, panel, m, width, m_plane);
 }
 
-/* Prepared weights lie by panels, channels and taps. */
-static int64_t slices_floats(const winograd *w) {
-    return w->groups * w->panels * w->in_c * 9 * w->panel_columns;
-}
-
-static void arrange_piece(void *argument, int64_t piece, int worker) {
-    (void)worker;
-    const u_job *job = argument;
-    const winograd *w = job->w;
-    int64_t panel = piece / w->in_c, channel = piece % w->in_c, width = w->panel_columns;
-    const winograd_part part = winograd_weights_part(w, panel, channel, 1);
-    for (int64_t tap = 0; tap < 9; tap++) {
-        float *to = job->to + (piece * 9 + tap) * width;
-        memcpy(to, part.from + tap * part.tap_step, (size_t)part.floats * sizeof *to);
-        memset(to + part.floats, 0, (size_t)(width - part.floats) * sizeof *to);
-    }
-}
-
 static resin_status run_slices(resin_context *context, winograd *w) {
     const conv_kernels *kernels = w->kernels;
     w->workers = resin_workers(context);
@@ -394,30 +358,42 @@ static resin_status run(resin_context *context, winograd *w, conv_pass pass) {
     }
 }
 
-/* A large u takes little time beside the work, but much memory. */
+/* ---- Weights that are kept ------------------------------------------------------------------- */
+
+/* By blocks and slices they lie by panels, channels and taps. (u itself is four times as large, and
+ * to read that from memory takes longer than to make it.) */
 int64_t conv_winograd_prepared(const conv_call *call) {
     winograd w = winograd_describe(call);
-    int64_t size = w.groups * w.panels * block_u_size(&w);
     switch (choose_way(&w)) {
     case FEW: return winograd_few_floats(&w);
-    case BY_BLOCKS: return size > LARGE_WEIGHTS ? 0 : size;
-    case BY_SLICES: return slices_floats(&w);
-    default: return 0;
+    case MANY: return 0;
+    default: return w.groups * w.panels * w.in_c * 9 * w.panel_columns;
+    }
+}
+
+typedef struct arrange_job {
+    const winograd *w;
+    float *to;
+} arrange_job;
+
+static void arrange_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const arrange_job *job = argument;
+    const winograd *w = job->w;
+    int64_t panel = piece / w->in_c, channel = piece % w->in_c, width = w->panel_columns;
+    const winograd_part part = winograd_weights_part(w, panel, channel, 1);
+    for (int64_t tap = 0; tap < 9; tap++) {
+        float *to = job->to + (piece * 9 + tap) * width;
+        memcpy(to, part.from + tap * part.tap_step, (size_t)part.floats * sizeof *to);
+        memset(to + part.floats, 0, (size_t)(width - part.floats) * sizeof *to);
     }
 }
 
 void conv_winograd_prepare(resin_context *context, const conv_call *call, float *to) {
     winograd w = winograd_describe(call);
-    u_job job = {&w, to};
-    switch (choose_way(&w)) {
-    case FEW: winograd_few_prepare(context, &w, to); return;
-    case BY_SLICES:
-        resin_parallel(context, w.groups * w.panels * w.in_c, arrange_piece, &job);
-        return;
-    default:
-        w.u_size = block_u_size(&w);
-        make_u(context, &w, to);
-    }
+    arrange_job job = {&w, to};
+    if (choose_way(&w) == FEW) winograd_few_prepare(context, &w, to);
+    else resin_parallel(context, w.groups * w.panels * w.in_c, arrange_piece, &job);
 }
 
 void winograd_release(resin_context *context, winograd *w) {

@@ -48,8 +48,7 @@ typedef struct winograd {
     bool last;
     int workers;
 
-    const float *prepared;          /* what u is made of, or u itself by blocks; or NULL */
-    const float *all_u;             /* by blocks: u of all panels */
+    const float *prepared;          /* weights as conv_winograd_prepare has left them; or NULL */
     float *u, *v, *m, *strips;
     int64_t u_size, v_size, m_size, strip_size; /* floats of one worker's (slice's, panel's) part */
 } winograd;
@@ -89,8 +88,8 @@ void winograd_transform_both(const winograd *w, int64_t first, int64_t last, int
 /* The outputs of bands [first, last) and one panel from their m. */
 void winograd_transform_result(const winograd *w, int64_t first, int64_t last, int64_t panel,
                                const float *m, int64_t row, int64_t plane);
-/* Weights of one panel and some input channels of its group where they lie, by taps: rows of so many
- * floats. */
+/* Weights of one panel and some input channels of its group where they lie, prepared or not: for
+ * each tap, rows of so many floats. */
 typedef struct winograd_part {
     const float *from;
     int64_t tap_step, row_step, rows, floats;
@@ -110,7 +109,7 @@ void winograd_weights_result(const winograd *w, int64_t panel, int64_t channel, 
 int64_t winograd_block_tiles(const conv_kernels *kernels);
 winograd winograd_describe(const conv_call *call);
 
-/* Forward and backward-data: u of all weights, reserved and made unless it is prepared. */
+/* Forward and backward-data: u of all weights, reserved and made. */
 resin_status winograd_make_u(resin_context *context, winograd *w);
 /* What is asked for while a product runs, a part at each point: rows of images that are read or
  * written next. */
