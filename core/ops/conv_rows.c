@@ -46,7 +46,7 @@ typedef struct rows_job {
 typedef struct rows_piece {
     int64_t pixel, count;
     int64_t panel, panel_last;
-    int64_t panel_next; /* of the piece that the same worker is likely to do next */
+    int64_t pixel_next, panel_next; /* of what the same worker is likely to do next */
     float *sums, *weights;
     conv_fetch fetch;
 } rows_piece;
@@ -204,16 +204,20 @@ static void move_sums(const rows_job *d, const rows_piece *p, bool to_result) {
     }
 }
 
-/* What comes after this block, and what is read with its result, spread over the steps of its
- * products. */
+/* What the worker's next block reads, and what is read with the result of this one, spread over the
+ * steps of its products. */
 static void fetch_next(const rows_job *d, rows_piece *p) {
     const conv_grid *g = &d->grid;
     const conv_kernels *kernels = g->call->kernels;
     int64_t panels = p->panel_last - p->panel;
-    int64_t next = conv_min(p->pixel + p->count, g->pixels) * g->source_step;
-    int64_t step = conv_same_pixels(g) && !d->few ? conv_divide_up(kernels->block_rows, panels) : 0;
-    p->fetch = (conv_fetch){{g->source + next, g->source, g->source}, {step}, {0}};
-    if (step && d->norm) p->fetch.at[1] = d->norm->x + next, p->fetch.step[1] = step;
+    int64_t next = p->pixel_next * g->source_step;
+    bool read = conv_same_pixels(g) && !d->few && p->pixel_next < g->pixels;
+    p->fetch = (conv_fetch){{g->source, g->source, g->source}, {0}, {0}};
+    if (read) {
+        int64_t step = conv_divide_up(kernels->block_rows, panels);
+        p->fetch.at[0] = g->source + next, p->fetch.step[0] = step;
+        if (d->norm) p->fetch.at[1] = d->norm->x + next, p->fetch.step[1] = step;
+    }
     if (!d->watch || !d->watch->reads) return;
     int64_t steps = panels * conv_divide_up(p->count, kernels->block_rows) * g->depth;
     p->fetch.at[2] = d->watch->reads + p->pixel * g->result_c;
@@ -240,20 +244,31 @@ static void sum_block(const rows_job *d, rows_piece *p, float *rows) {
     if (!d->dense) move_sums(d, p, true);
 }
 
+/* The blocks of a piece; behind the last piece there are none. */
+static void find_blocks(const rows_job *d, int64_t piece, int64_t *first, int64_t *last) {
+    int64_t group = piece / d->panel_groups;
+    *first = *last = d->blocks;
+    if (group < d->block_groups) {
+        resin_piece_bounds(d->blocks, d->block_groups, group, first, last);
+    }
+}
+
 static void block_piece(void *argument, int64_t piece, int worker) {
     const rows_job *d = argument;
     const conv_grid *g = &d->grid;
     rows_piece p = {.sums = d->sums + worker * d->sums_size,
                     .weights = d->panel + worker * d->panel_size};
     float *rows = d->rows + (d->few ? 0 : worker * d->rows_size);
-    int64_t block, block_last;
+    int64_t block, block_last, next, next_last;
     resin_piece_bounds(g->panels, d->panel_groups, piece % d->panel_groups, &p.panel,
                        &p.panel_last);
-    resin_piece_bounds(d->blocks, d->block_groups, piece / d->panel_groups, &block, &block_last);
+    find_blocks(d, piece, &block, &block_last);
+    find_blocks(d, piece + d->workers, &next, &next_last);
     p.panel_next = p.panel_last + (d->workers - 1) * (p.panel_last - p.panel);
     for (; block < block_last; block++) {
         p.pixel = block * d->block_pixels;
         p.count = conv_min(d->block_pixels, g->pixels - p.pixel);
+        p.pixel_next = (block + 1 < block_last ? block + 1 : next) * d->block_pixels;
         sum_block(d, &p, rows);
         if (d->watch) d->watch->pixels(d->watch, piece, p.pixel, p.count, worker);
     }
