@@ -30,6 +30,7 @@ enum {
     SOME_FLOATS = 2 << 20,  /* of v, of the groups that are under way at a time */
     FEW_BLOCKS = 32,        /* as many are a multiple of EVEN_BLOCKS, for even work */
     EVEN_BLOCKS = 4,
+    WATCHED_BLOCKS = 8,
     BUNDLE_CHANNELS = 64,   /* of a bundle of groups, about */
     BLOCK_PIECES = 64,      /* blocks come some at a time: one asks for the pixels of the next */
 };
@@ -181,6 +182,9 @@ static resin_status run_blocks(resin_context *context, winograd *w) {
     RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
     RESIN_TRY(winograd_reserve_strips(context, w));
     RESIN_TRY(winograd_make_u(context, w));
+    /* A result of few blocks stays in a cache anyhow; summing it in a pass of its own keeps
+     * checkpoints of small images equal bit for bit. */
+    if (w->tiles * w->bundles < WATCHED_BLOCKS * winograd_block_tiles(kernels)) w->watch = NULL;
     RESIN_TRY(winograd_begin_watch(w, conv_min(w->blocks, BLOCK_PIECES)));
     resin_parallel(context, conv_min(w->bundles * w->blocks, BLOCK_PIECES), block_piece, w);
     return RESIN_OK;

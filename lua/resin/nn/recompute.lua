@@ -60,7 +60,7 @@ end
 
 --- nn.checkpoint(block): in training, block is run without keeping what it computes, and again when
 --- backward comes to it: less memory for about a third more time. Gradients are the same but for
---- rounding where a large Winograd convolution would sum a batch norm's gradient across the block's
+--- rounding where a large convolution would sum a batch norm's gradient across the block's
 --- border; dropout drops the same, running statistics move once.
 ---
 ---   local stage = nn.checkpoint(nn.sequential{...})          -- the layer itself, marked
