@@ -272,9 +272,9 @@ RESIN_API const char *resin_conv_method(const resin_context *context);
  * What the ops read and none of them made is a constant. It is held, not copied: weights that are
  * changed in place later (resin_copy, resin_safetensors_load_into, an optimizer; after writing to
  * resin_tensor_data call resin_tensor_touch) count in the next run. A convolution's weights are kept
- * a second time, arranged as its kernel reads them, and are arranged anew when they have changed:
- * inference with one image is up to a tenth faster. What the code between the ops does is done once: a branch that looks at an element takes the
- * same way in every run, and a tensor made there (resin_full, resin_normal) is a constant.
+ * a second time, arranged as its kernel reads them, and arranged anew when they have changed. What
+ * the code between the ops does is done once: a branch that looks at an element takes the same way
+ * in every run, and a tensor made there (resin_full, resin_normal) is a constant.
  *
  * It is an error, of the op or of resin_plan_end, to record an op that draws random numbers or
  * changes its inputs (dropout, batch norm in training), a gradient, or a change in place of a

@@ -17,8 +17,8 @@ enum {
 };
 
 /* Some tiles: their rows of v and m, as floats from the first. At the right edge of an image, where
- * fewer than four columns are wanted, the last of a tile's points is of no use in each row: such
- * tiles come behind the `wide` ones. One more, whose row of m nobody reads, makes the number even. */
+ * fewer than four columns are wanted, the last point of each row of a tile is of no use: such tiles
+ * come behind the `wide` ones. One more, whose row of m nobody reads, makes the number even. */
 typedef struct winograd_list {
     int tiles, wide;
     int64_t v[WINOGRAD_FEW_TILES + 1], m[WINOGRAD_FEW_TILES + 1];

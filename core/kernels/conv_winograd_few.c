@@ -191,7 +191,7 @@ static void multiply_list(const winograd_list *list, point_pair pair, const pair
 }
 
 /* Lets a part of 6 * PAIRS fetch its share of what is wanted next, so much for each channel. Laid
- * weights are fetched in the order in which they lie, which lets the processor fetch more of them by
+ * weights are fetched in the order in which they lie, for then the processor fetches more of them by
  * itself; of others each part takes a line of each row of half a tap. */
 static void fetch_share(const winograd_few *call, int part, pair_sums *sums) {
     if (call->laid) {

@@ -75,7 +75,8 @@ static void few_piece(void *argument, int64_t piece, int worker) {
     winograd_few call = {
         .all = &lists[0], .high = &lists[1], .columns = columns_of(w, panel),
         .tap_step = row_step * (w->rotated ? w->out_c : w->in_c), .row_step = row_step,
-        .rotated = w->rotated, .laid = w->prepared, .v_plane = w->block_tiles * WINOGRAD_ROW + WINOGRAD_LINE,
+        .rotated = w->rotated, .laid = w->prepared != NULL,
+        .v_plane = w->block_tiles * WINOGRAD_ROW + WINOGRAD_LINE,
         .m = m, .m_plane = (w->tiles + 1) * w->panel_columns + WINOGRAD_LINE};
     for (int64_t i = 0; i < chunks; i++) {
         few_chunk chunk = find_chunk(w, i);

@@ -79,12 +79,12 @@ end
 ---
 --- The weights are the model's: what is changed in place later, by model:load, copy_ or training,
 --- counts in the next run (convolutions' are kept a second time, as the processor reads them best,
---- and arranged anew when they have changed). Lua code runs when the plan is made (a function twice) on the example, or
---- zeros: a branch that looks at elements (t:item()) goes the same way in every run, and tensors
---- made there (resin.zeros, resin.randn) are constants. Ops that draw random numbers and changes in
---- place are errors. A change of resin.set_threads lays the memory out anew at the next run. A plan
---- is used by one thread at a time; a host can run it without Lua (resin_lua_check_plan,
---- resin_plan_run).
+--- and arranged anew when they have changed). Lua code runs when the plan is made (a function
+--- twice) on the example, or zeros: a branch that looks at elements (t:item()) goes the same way in
+--- every run, and tensors made there (resin.zeros, resin.randn) are constants. Ops that draw random
+--- numbers and changes in place are errors. A change of resin.set_threads lays the memory out anew at
+--- the next run. A plan is used by one thread at a time; a host can run it without Lua
+--- (resin_lua_check_plan, resin_plan_run).
 function plan.new(model, input, options)
     if not layer.is(model) and type(model) ~= "function" then
         check.fail("nn.plan: expected a model, a layer or a function first, got %s", type(model))
