@@ -35,6 +35,7 @@ struct resin_context {
     struct memory_plan *memory_plan; /* what is traced or replayed now, see memory_plan.h */
     struct resin_plan *plan;         /* what is recorded now, see core/ops/plan.h */
     uint32_t plan_serial;            /* of the last recording */
+    uint64_t last_version;           /* that a storage has got, see core/tensor/tensor.h */
     struct graph_node *dead_nodes; /* graph nodes waiting to be freed, see autograd.c */
     bool freeing_nodes;
     uint64_t node_sequence;

@@ -12,7 +12,8 @@ static resin_status storage_new(resin_context *context, size_t bytes, tensor_rec
     void *memory;
     RESIN_TRY(resin_allocate(context, sizeof(resin_storage), &memory));
     resin_storage *storage = memory;
-    *storage = (resin_storage){.bytes = bytes, .recipe = recipe, .owned = true};
+    *storage = (resin_storage){.version = ++context->last_version, .bytes = bytes,
+                               .recipe = recipe, .owned = true};
     atomic_init(&storage->references, 1);
     resin_status status = RESIN_OK;
     if (!recipe) status = resin_allocate(context, bytes, &storage->data);
@@ -128,7 +129,7 @@ resin_status resin_from_buffer(resin_context *context, void *data, resin_dtype d
     void *memory;
     RESIN_TRY(resin_allocate(context, sizeof(resin_storage), &memory));
     resin_storage *storage = memory;
-    *storage = (resin_storage){.data = data, .bytes = bytes};
+    *storage = (resin_storage){.version = ++context->last_version, .data = data, .bytes = bytes};
     atomic_init(&storage->references, 1);
     resin_status status = tensor_frame(context, dtype, rank, shape, out);
     if (status != RESIN_OK) {
@@ -166,7 +167,9 @@ const int64_t *resin_tensor_strides(const resin_tensor *tensor) { return tensor-
 void *resin_tensor_data(const resin_tensor *tensor) {
     return tensor_compute(tensor) == RESIN_OK ? tensor_data(tensor) : NULL;
 }
-void resin_tensor_touch(resin_tensor *tensor) { tensor->storage->version++; }
+void resin_tensor_touch(resin_tensor *tensor) {
+    tensor->storage->version = ++tensor->context->last_version;
+}
 
 int64_t resin_tensor_count(const resin_tensor *tensor) {
     int64_t count = 1;

@@ -1,7 +1,8 @@
 /* tensor.h: storage, shapes and views: the internal side of tensors.
  *
  * A tensor is a strided view of a reference-counted storage. Views share the storage and its
- * version, which every change in place raises. */
+ * version, which every change in place raises, and which no other storage of the context ever has:
+ * where a tensor's version is the same as before, so are its elements. */
 #ifndef RESIN_TENSOR_TENSOR_H
 #define RESIN_TENSOR_TENSOR_H
 

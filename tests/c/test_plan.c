@@ -260,6 +260,27 @@ static void a_run_allocates_nothing(void **state) {
     free_network(&n);
 }
 
+/* Between two runs they get another buffer and are changed there, so often that counting changes
+ * alone would come to the number of before. */
+static void weights_that_move_and_change_are_seen(void **state) {
+    for (int changes = 1; changes < 8; changes++) {
+        network n = new_network(*state);
+        const bool before = resin_set_recording(*state, false);
+        for (int i = 0; i < 4; i++) must(*state, resin_fill(n.t[WEIGHTS], 0.5));
+        resin_plan *plan = must_record(&n);
+        assert_same_bits(&n, plan);
+        resin_tensor *trained[] = {n.t[WEIGHTS], n.t[WIDE], n.t[DENSE]};
+        resin_parameters *parameters;
+        must(*state, resin_parameters_new(*state, trained, COUNT(trained), &parameters));
+        for (int i = 0; i < changes; i++) must(*state, resin_fill(n.t[WEIGHTS], 0.25 + i));
+        assert_same_bits(&n, plan);
+        resin_set_recording(*state, before);
+        resin_parameters_release(parameters);
+        resin_plan_release(plan);
+        free_network(&n);
+    }
+}
+
 static void weights_are_not_copied(void **state) {
     network n = new_network(*state);
     resin_plan *plan = must_record(&n);
@@ -552,6 +573,7 @@ int main(void) {
         TEST(other_threads_and_methods_lay_it_out_anew),
         TEST(a_run_allocates_nothing),
         TEST(weights_are_not_copied),
+        TEST(weights_that_move_and_change_are_seen),
         TEST(a_plan_outlives_all_else),
         TEST(recording_without_memory),
         TEST(outputs_may_be_anything),
