@@ -55,6 +55,7 @@ typedef struct winograd {
 
 /* Geometry of panels. */
 int64_t winograd_panel_first(const winograd *w, int64_t panel);
+int64_t winograd_panel_columns(const winograd *w, int64_t panel);
 /* The columns a panel takes in scratch: whole vectors. */
 int64_t winograd_panel_width(const winograd *w, int64_t panel);
 /* From point to point of a panel's u with all input channels. */

@@ -6,13 +6,6 @@
 #include "core/base/threads.h"
 #include "core/ops/conv_winograd.h"
 
-/* The weights of a panel and of its group's input channels from `channel` on. */
-static const float *corner(const winograd *w, int64_t row_step, int64_t panel, int64_t channel) {
-    int64_t first = winograd_panel_first(w, panel), group = panel / w->panels;
-    if (!w->rotated) return w->weights + channel * row_step + first;
-    return w->weights + (first - group * w->out_c) * row_step + group * w->in_c + channel;
-}
-
 /* The channels that the kernel takes at a time; those of a slice are cut from its beginning. */
 typedef struct few_chunk {
     int64_t slice, place, first, count; /* `first` is channel `place` of the slice */
@@ -36,14 +29,9 @@ static int64_t chunk_floats(const winograd *w) {
 }
 
 /* The weights of a panel and chunk. */
-static const float *chunk_weights(const winograd *w, int64_t row_step, int64_t panel,
-                                  int64_t chunk) {
-    if (!w->prepared) return corner(w, row_step, panel, find_chunk(w, chunk).first);
+static const float *chunk_weights(const winograd *w, int64_t panel, int64_t chunk) {
+    if (!w->prepared) return winograd_weights_part(w, panel, find_chunk(w, chunk).first, 1).from;
     return w->prepared + (panel * w->slices * slice_chunks(w) + chunk) * chunk_floats(w);
-}
-
-static int64_t columns_of(const winograd *w, int64_t panel) {
-    return conv_min(w->out_c - panel % w->panels * w->panel_columns, w->panel_columns);
 }
 
 /* The tiles of all images whose rows end at `height` or above. */
@@ -71,10 +59,10 @@ static void few_piece(void *argument, int64_t piece, int worker) {
     lists[0] = list_tiles(w, w->tiled_h);
     lists[1] = list_tiles(w, w->tiled_h / 4 * 4);
     float *scratch = w->u + worker * w->u_size, *m = w->m + worker * w->m_size;
-    int64_t row_step = w->groups * (w->rotated ? w->in_c : w->out_c);
+    const winograd_part part = winograd_weights_part(w, panel, 0, w->in_c);
     winograd_few call = {
-        .all = &lists[0], .high = &lists[1], .columns = columns_of(w, panel),
-        .tap_step = row_step * (w->rotated ? w->out_c : w->in_c), .row_step = row_step,
+        .all = &lists[0], .high = &lists[1], .columns = winograd_panel_columns(w, panel),
+        .tap_step = part.tap_step, .row_step = part.row_step, /* of weights that are not laid */
         .rotated = w->rotated, .laid = w->prepared != NULL,
         .v_plane = w->block_tiles * WINOGRAD_ROW + WINOGRAD_LINE,
         .m = m, .m_plane = (w->tiles + 1) * w->panel_columns + WINOGRAD_LINE};
@@ -83,10 +71,9 @@ static void few_piece(void *argument, int64_t piece, int worker) {
         if (chunk.count == 0) continue;
         call.channels = chunk.count;
         call.v = winograd_slice_v(w, group * w->slices + chunk.slice, 0) + chunk.place;
-        call.weights = chunk_weights(w, row_step, panel, i);
-        call.next = i + 1 < chunks ? chunk_weights(w, row_step, panel, i + 1)
-                                   : chunk_weights(w, row_step,
-                                                   conv_min(panel + w->workers, panels - 1), 0);
+        call.weights = chunk_weights(w, panel, i);
+        call.next = i + 1 < chunks ? chunk_weights(w, panel, i + 1)
+                                   : chunk_weights(w, conv_min(panel + w->workers, panels - 1), 0);
         call.accumulate = i > 0;
         w->kernels->winograd_few(&call, scratch);
     }
@@ -111,14 +98,12 @@ static void prepare_piece(void *argument, int64_t piece, int worker) {
     const prepare_job *job = argument;
     const winograd *w = job->w;
     int64_t chunks = w->slices * slice_chunks(w), panel = piece / chunks;
-    int64_t row_step = w->groups * w->out_c;
     few_chunk chunk = find_chunk(w, piece % chunks);
-    const float *from = corner(w, row_step, panel, chunk.first);
+    const winograd_part part = winograd_weights_part(w, panel, chunk.first, chunk.count);
+    float *to = job->to + piece * chunk_floats(w);
     for (int64_t tap = 0; tap < 9; tap++) {
-        w->kernels->pack(chunk.count, columns_of(w, panel), from + tap * w->in_c * row_step,
-                         row_step, false,
-                         job->to + piece * chunk_floats(w) + tap * (chunk_floats(w) / 9),
-                         w->panel_columns);
+        w->kernels->pack(chunk.count, part.floats, part.from + tap * part.tap_step, part.row_step,
+                         false, to + tap * (chunk_floats(w) / 9), w->panel_columns);
     }
 }
 

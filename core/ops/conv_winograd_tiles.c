@@ -11,12 +11,12 @@ int64_t winograd_panel_first(const winograd *w, int64_t panel) {
     return panel / w->panels * w->out_c + panel % w->panels * w->panel_columns;
 }
 
-static int64_t panel_columns(const winograd *w, int64_t panel) {
+int64_t winograd_panel_columns(const winograd *w, int64_t panel) {
     return conv_min(w->out_c - panel % w->panels * w->panel_columns, w->panel_columns);
 }
 
 int64_t winograd_panel_width(const winograd *w, int64_t panel) {
-    return conv_round_up(panel_columns(w, panel), w->kernels->vector);
+    return conv_round_up(winograd_panel_columns(w, panel), w->kernels->vector);
 }
 
 int64_t winograd_u_plane(const winograd *w) {
@@ -149,7 +149,7 @@ void winograd_transform_gradient(const winograd *w, int64_t first, int64_t last,
                                  float *m, int64_t row, int64_t plane, int worker) {
     float *pixels = w->strips + worker * w->strip_size;
     conv_strip strip = {.channel = winograd_panel_first(w, panel),
-                        .channels = panel_columns(w, panel),
+                        .channels = winograd_panel_columns(w, panel),
                         .pixel_step = winograd_panel_width(w, panel)};
     for (int64_t band = first; band < last;) {
         band_run run = run_of_bands(w, band, last);
@@ -171,7 +171,7 @@ void winograd_transform_gradient(const winograd *w, int64_t first, int64_t last,
 
 void winograd_transform_result(const winograd *w, int64_t first, int64_t last, int64_t panel,
                                const float *m, int64_t row, int64_t plane) {
-    int64_t channel = winograd_panel_first(w, panel), columns = panel_columns(w, panel);
+    int64_t channel = winograd_panel_first(w, panel), columns = winograd_panel_columns(w, panel);
     int64_t step = w->result_c, line = w->tiled_w * step;
     const float *bias = w->bias ? w->bias + channel : NULL;
     for (int64_t band = first; band < last; band++) {
@@ -198,7 +198,7 @@ winograd_part winograd_weights_part(const winograd *w, int64_t panel, int64_t ch
     int64_t first = winograd_panel_first(w, panel), group = panel / w->panels;
     int64_t row_step = w->groups * (w->rotated ? w->in_c : w->out_c);
     int64_t tap_step = row_step * (w->rotated ? w->out_c : w->in_c);
-    int64_t columns = panel_columns(w, panel), width = w->panel_columns;
+    int64_t columns = winograd_panel_columns(w, panel), width = w->panel_columns;
     if (w->prepared)
         return (winograd_part){w->prepared + (panel * w->in_c + channel) * 9 * width, width,
                                9 * width, channels, columns};
@@ -213,15 +213,15 @@ winograd_part winograd_weights_part(const winograd *w, int64_t panel, int64_t ch
 void winograd_transform_weights(const winograd *w, int64_t panel, int64_t channel,
                                 int64_t channels, float *u, int64_t plane) {
     winograd_part part = winograd_weights_part(w, panel, channel, channels);
-    w->kernels->winograd_weights(channels, panel_columns(w, panel), part.from, part.tap_step,
-                                 part.row_step, w->rotated, u, plane,
+    w->kernels->winograd_weights(channels, winograd_panel_columns(w, panel), part.from,
+                                 part.tap_step, part.row_step, w->rotated, u, plane,
                                  winograd_panel_width(w, panel));
 }
 
 void winograd_weights_result(const winograd *w, int64_t panel, int64_t channel, int64_t channels,
                              const float *du, int64_t plane) {
     w->kernels->winograd_weights_gradient(
-        channels, panel_columns(w, panel), du, plane, winograd_panel_width(w, panel),
+        channels, winograd_panel_columns(w, panel), du, plane, winograd_panel_width(w, panel),
         w->result + channel * w->result_c + winograd_panel_first(w, panel), w->in_c * w->result_c,
         w->result_c);
 }
