@@ -312,7 +312,7 @@ endif
 # it, run by qemu. A build of its own, without Lua.
 ARM_BUILD := $(abspath $(BUILD))/arm
 ARM_CMOCKA := $(ARM_BUILD)/cmocka/usr
-ARM_TESTS := autograd conv functions layers ops ops_layout optim profile tensor
+ARM_TESTS := autograd conv functions layers ops ops_layout optim pool profile tensor
 ARM_RUNNER := qemu-aarch64 -L /usr/aarch64-linux-gnu
 
 test-arm:

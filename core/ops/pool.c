@@ -1,7 +1,8 @@
 /* pool.c: maxima and means over windows of NHWC images.
  *
- * Forward goes window by window; backward goes pixel by pixel and gathers from the windows that
- * cover it, so that every element of the gradient is written by one thread in a fixed order. */
+ * Maxima are taken along each row of the image once, for all windows, then over rows. Backward goes
+ * pixel by pixel and gathers from the windows that cover it, so that every element of the gradient
+ * is written once, by one thread in a fixed order. */
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/kernels/kernels.h"
@@ -12,6 +13,7 @@
 #include <string.h>
 
 typedef enum pool_kind { POOL_MAX, POOL_AVG } pool_kind;
+
 
 typedef struct pool {
     pool_kind kind;
@@ -24,8 +26,9 @@ typedef struct pool {
 
     const char *from; /* forward: x; backward: dy */
     char *to;         /* forward: y; backward: dx */
-    uint8_t *narrow;  /* positions of maxima inside their windows, up to 256 of them, */
-    int32_t *wide;    /* or more */
+    pool_positions positions; /* of maxima */
+    char *reduced;            /* by worker: rows of the image, reduced */
+    size_t worker_bytes;
     int64_t pieces;
 } pool;
 
@@ -76,11 +79,24 @@ static bool positions_are_narrow(const pool *p) {
 }
 
 static void use_positions(pool *p, const resin_tensor *positions) {
-    if (positions_are_narrow(p)) p->narrow = tensor_data(positions);
-    else p->wide = tensor_data(positions);
+    if (positions_are_narrow(p)) p->positions.narrow = tensor_data(positions);
+    else p->positions.wide = tensor_data(positions);
 }
 
-static char *at(const pool *p, const char *base, int64_t pixel) {
+static pool_positions positions_at(const pool *p, int64_t pixel) {
+    pool_positions from = p->positions;
+    if (from.narrow) from.narrow += pixel * p->channels;
+    if (from.wide) from.wide += pixel * p->channels;
+    return from;
+}
+
+/* One row of the image, and the windows along it. */
+static pool_row row_of(const pool *p) {
+    const window_axis *w = &p->axis[1];
+    return (pool_row){p->channels, w->in, w->out, w->kernel, w->stride, w->before};
+}
+
+static char *pixel_at(const pool *p, const char *base, int64_t pixel) {
     return (char *)base + (size_t)(pixel * p->channels) * resin_dtype_size(p->dtype);
 }
 
@@ -109,39 +125,116 @@ static double mean_factor(const pool *p, int64_t i, int64_t j) {
     return 1 / ((double)divisor(p, 0, i) * (double)divisor(p, 1, j));
 }
 
-static void forward_window(const pool *p, int64_t image, int64_t i, int64_t j) {
+static void mean_window(const pool *p, int64_t image, int64_t i, int64_t j) {
     const window_axis *h = &p->axis[0], *w = &p->axis[1];
     int64_t top, bottom, left, right, out = (image * h->out + i) * w->out + j;
     covered(h, i, &top, &bottom);
     covered(w, j, &left, &right);
-    int64_t first = (top - (i * h->stride - h->before)) * w->kernel + left -
-                    (j * w->stride - w->before);
-    pool_window window = {bottom - top, right - left, w->in * p->channels, (int32_t)first,
-                          (int32_t)w->kernel};
-    const char *x = at(p, p->from, (image * h->in + top) * w->in + left);
-    char *y = at(p, p->to, out);
-    if (p->kind == POOL_MAX)
-        p->loops->max_window(p->channels, x, &window, y,
-                             p->narrow ? p->narrow + out * p->channels : NULL,
-                             p->wide ? p->wide + out * p->channels : NULL);
-    else
-        p->loops->sum_window(p->channels, x, &window, mean_factor(p, i, j), y);
+    const pool_window window = {bottom - top, right - left, w->in * p->channels};
+    const char *x = pixel_at(p, p->from, (image * h->in + top) * w->in + left);
+    p->loops->sum_window(p->channels, x, &window, mean_factor(p, i, j), pixel_at(p, p->to, out));
 }
 
-static void forward_piece(void *argument, int64_t piece, int worker) {
+static void mean_piece(void *argument, int64_t piece, int worker) {
     const pool *p = argument;
     int64_t first, last, height = p->axis[0].out;
     (void)worker;
     resin_piece_bounds(p->batch * height, p->pieces, piece, &first, &last);
     for (int64_t row = first; row < last; row++)
         for (int64_t j = 0; j < p->axis[1].out; j++)
-            forward_window(p, row / height, row % height, j);
+            mean_window(p, row / height, row % height, j);
+}
+
+/* Elements from one reduced row to the next: whole lines of the cache. */
+static int64_t reduced_step(const pool *p) {
+    return (p->axis[1].out * p->channels + 63) / 64 * 64;
+}
+
+/* Where a worker keeps row `i` of an image, reduced: as many rows as a window has. */
+static void *reduced_row(const pool *p, int worker, int64_t i, pool_positions *columns) {
+    const int64_t slots = p->axis[0].kernel, step = reduced_step(p), at = i % slots * step;
+    const size_t element = resin_dtype_size(p->dtype);
+    char *best = p->reduced + (size_t)worker * p->worker_bytes;
+    char *all_columns = best + (size_t)(slots * step) * element;
+    *columns = (pool_positions){p->positions.narrow ? (uint8_t *)all_columns + at : NULL,
+                                p->positions.wide ? (int32_t *)all_columns + at : NULL};
+    return best + (size_t)at * element;
+}
+
+/* The row `out` of windows, from rows top .. bottom - 1 of the image, which begin with row `at` of
+ * the windows: three at a time, where those before stand for one. */
+static void max_of_rows(const pool *p, int worker, int64_t top, int64_t bottom, int64_t at,
+                        int64_t out) {
+    const window_axis *w = &p->axis[1];
+    const pool_positions positions = positions_at(p, out * w->out);
+    char *y = pixel_at(p, p->to, out * w->out);
+    int64_t next = top;
+    do {
+        pool_three three = {.best = {y}, .positions = {positions}};
+        for (int i = next > top; i < 3; i++) {
+            int64_t row = next < bottom ? next++ : bottom - 1; /* too few: the last counts again */
+            three.best[i] = reduced_row(p, worker, row, &three.positions[i]);
+            three.add[i] = (int32_t)((at + row - top) * w->kernel);
+        }
+        p->loops->max_of_three(w->out * p->channels, &three, false, y, positions);
+    } while (next < bottom);
+}
+
+static void max_piece(void *argument, int64_t piece, int worker) {
+    const pool *p = argument;
+    const window_axis *h = &p->axis[0];
+    const pool_row row = row_of(p);
+    int64_t first, last, top, bottom, done = 0; /* rows of the image that are reduced */
+    resin_piece_bounds(p->batch * h->out, p->pieces, piece, &first, &last);
+    for (int64_t out = first; out < last; out++) {
+        int64_t image = out / h->out, i = out % h->out;
+        covered(h, i, &top, &bottom);
+        if (i == 0 || out == first) done = 0;
+        for (int64_t r = done > top ? done : top; r < bottom; r++) {
+            pool_positions columns;
+            void *best = reduced_row(p, worker, r, &columns);
+            p->loops->max_in_row(&row, pixel_at(p, p->from, (image * h->in + r) * row.pixels), NULL,
+                                 NULL, best, columns);
+        }
+        done = bottom;
+        max_of_rows(p, worker, top, bottom, top - (i * h->stride - h->before), out);
+    }
 }
 
 /* Rows of an image that make a piece worth a thread: about 64 KB. */
 static int64_t grain(int64_t row_elements) {
     int64_t rows = 16384 / (row_elements > 0 ? row_elements : 1);
     return rows < 1 ? 1 : rows;
+}
+
+/* Where rows beside a piece's border are read for both pieces: larger ones. */
+static int64_t max_grain(int64_t row_elements) { return 4 * grain(row_elements); }
+
+static resin_status run_max(op_call *call, pool *p) {
+    const window_axis *h = &p->axis[0], *w = &p->axis[1];
+    size_t element = resin_dtype_size(p->dtype), bytes, all;
+    void *block;
+    if (p->positions.narrow) element += sizeof(uint8_t);
+    if (p->positions.wide) element += sizeof(int32_t);
+    if (!resin_size_multiply((size_t)h->kernel, (size_t)reduced_step(p), &bytes) ||
+        !resin_size_multiply(bytes, element, &p->worker_bytes) ||
+        !resin_size_multiply(p->worker_bytes, (size_t)resin_workers(call->context), &all))
+        return op_fail(call, RESIN_ERROR_SHAPE, "the image is too large");
+    RESIN_TRY(resin_allocate(call->context, all, &block));
+    p->reduced = block;
+    int64_t rows = p->batch * h->out;
+    p->pieces = resin_piece_count(rows, max_grain(w->in * h->stride * p->channels));
+    if (rows > 0) resin_parallel(call->context, p->pieces, max_piece, p);
+    resin_deallocate(call->context, block);
+    return RESIN_OK;
+}
+
+static resin_status run_means(op_call *call, pool *p) {
+    const window_axis *h = &p->axis[0], *w = &p->axis[1];
+    int64_t rows = p->batch * h->out;
+    p->pieces = resin_piece_count(rows, grain(w->out * w->kernel * h->kernel * p->channels));
+    if (rows > 0) resin_parallel(call->context, p->pieces, mean_piece, p);
+    return RESIN_OK;
 }
 
 static resin_status forward_from(op_call *call, pool *p, const resin_tensor *x) {
@@ -159,10 +252,7 @@ static resin_status forward_from(op_call *call, pool *p, const resin_tensor *x) 
     }
     p->from = tensor_data(x);
     p->to = tensor_data(call->out);
-    int64_t rows = p->batch * h->out;
-    p->pieces = resin_piece_count(rows, grain(w->out * w->kernel * h->kernel * p->channels));
-    if (rows > 0) resin_parallel(call->context, p->pieces, forward_piece, p);
-    return RESIN_OK;
+    return p->kind == POOL_MAX ? run_max(call, p) : run_means(call, p);
 }
 
 static resin_status pool_forward(op_call *call, pool_kind kind, bool global) {
@@ -187,29 +277,32 @@ static void covering(const window_axis *axis, int64_t pixel, int64_t *first, int
     if (*last > axis->out - 1) *last = axis->out - 1;
 }
 
-static void backward_pixel(const pool *p, int64_t image, int64_t row, int64_t column) {
+static void mean_pixel(const pool *p, int64_t image, int64_t row, int64_t column) {
     const window_axis *h = &p->axis[0], *w = &p->axis[1];
     int64_t top, bottom, left, right;
-    char *dx = at(p, p->to, (image * h->in + row) * w->in + column);
+    char *dx = pixel_at(p, p->to, (image * h->in + row) * w->in + column);
     bool first = true;
     covering(h, row, &top, &bottom);
     covering(w, column, &left, &right);
     for (int64_t i = top; i <= bottom; i++)
         for (int64_t j = left; j <= right; j++) {
-            int64_t out = (image * h->out + i) * w->out + j;
-            int64_t position = (row - (i * h->stride - h->before)) * w->kernel + column -
-                               (j * w->stride - w->before);
-            if (p->kind == POOL_MAX)
-                p->loops->max_gradient(p->channels, at(p, p->from, out),
-                                       p->narrow ? p->narrow + out * p->channels : NULL,
-                                       p->wide ? p->wide + out * p->channels : NULL,
-                                       (int32_t)position, first, dx);
-            else
-                p->loops->add_scaled(p->channels, at(p, p->from, out), mean_factor(p, i, j), first,
-                                     dx);
+            const char *dy = pixel_at(p, p->from, (image * h->out + i) * w->out + j);
+            p->loops->add_scaled(p->channels, dy, mean_factor(p, i, j), first, dx);
             first = false;
         }
     if (first) memset(dx, 0, (size_t)p->channels * resin_dtype_size(p->dtype));
+}
+
+static void max_row(const pool *p, int64_t image, int64_t row) {
+    const window_axis *h = &p->axis[0], *w = &p->axis[1];
+    const pool_row windows = row_of(p);
+    int64_t top, bottom;
+    covering(h, row, &top, &bottom);
+    int64_t out = (image * h->out + top) * w->out;
+    const pool_cover cover = {.rows = bottom >= top ? bottom - top + 1 : 0,
+                              .at = row - (top * h->stride - h->before), .stride = h->stride,
+                              .dy = pixel_at(p, p->from, out), .positions = positions_at(p, out)};
+    p->loops->max_gradient(&windows, &cover, pixel_at(p, p->to, (image * h->in + row) * w->in));
 }
 
 static void backward_piece(void *argument, int64_t piece, int worker) {
@@ -217,9 +310,12 @@ static void backward_piece(void *argument, int64_t piece, int worker) {
     int64_t first, last, height = p->axis[0].in;
     (void)worker;
     resin_piece_bounds(p->batch * height, p->pieces, piece, &first, &last);
-    for (int64_t row = first; row < last; row++)
-        for (int64_t column = 0; column < p->axis[1].in; column++)
-            backward_pixel(p, row / height, row % height, column);
+    for (int64_t row = first; row < last; row++) {
+        if (p->kind == POOL_MAX) max_row(p, row / height, row % height);
+        else
+            for (int64_t column = 0; column < p->axis[1].in; column++)
+                mean_pixel(p, row / height, row % height, column);
+    }
 }
 
 static resin_status pool_backward(op_call *call, pool_kind kind, bool global) {
@@ -234,7 +330,7 @@ static resin_status pool_backward(op_call *call, pool_kind kind, bool global) {
     p.from = tensor_data(dy);
     p.to = tensor_data(dx);
     int64_t rows = p.batch * p.axis[0].in;
-    p.pieces = resin_piece_count(rows, grain(p.axis[1].in * p.channels));
+    p.pieces = resin_piece_count(rows, max_grain(p.axis[1].in * p.channels));
     if (rows > 0) resin_parallel(call->context, p.pieces, backward_piece, &p);
     resin_release(dy);
     return RESIN_OK;
