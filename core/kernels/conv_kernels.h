@@ -39,6 +39,15 @@ typedef struct winograd_few {
     bool accumulate;
 } winograd_few;
 
+/* Winograd's F(4x4, 4x4), for strided convolutions by phases: 7 x 7 in, 4 x 4 out. */
+enum { PHASES_POINTS = 7, PHASES_OUTPUTS = 4 };
+
+/* Floats from one value of a transform to the next, and from one item that is transformed to the
+ * next. */
+typedef struct phases_steps {
+    int64_t value, item;
+} phases_steps;
+
 /* Batch normalization between a convolution's result x and the gradient dy that comes back to it, by
  * channel: the gradient of x is a * g + b * (x - mean) + c, where g is dy, or 0 where relu stopped
  * x * scale + shift (scale is NULL where there is no relu). */
@@ -220,6 +229,34 @@ typedef struct conv_kernels {
     void (*winograd_weights_gradient)(int64_t rows, int64_t columns, const float *du, int64_t plane,
                                       int64_t width, float *dw, int64_t tap_step,
                                       int64_t row_step);
+
+    /* Transforms of F(4x4, 4x4), of whole vectors of channels. In one direction, of some items:
+     *   phases_source:   B^T d, seven values to seven
+     *   phases_gradient: A y,   four to seven
+     *   phases_finish:   A^T m of one tile, item by item a column of its pixels, plus bias (may be
+     *                    NULL); then the epilogue, if there is one; rows x columns pixels of any
+     *                    number of channels are written
+     * phases_row has the products in it: of phases_tiles tiles at a row of points, v (by points and
+     * tiles) times u (points x lanes x columns, a vector or two), of which A^T m is written: four
+     * values x tiles x columns.
+     * In both directions, of one row of the weights: element (a, b) of 4 x 4 taps, or of 7 x 7 points, stands
+     * at step * (width * a + b):
+     *   phases_weights:          u = G w G^T
+     *   phases_weights_gradient: dw = G^T du G */
+    void (*phases_source)(int64_t items, int64_t channels, const float *from,
+                          phases_steps from_steps, float *to, phases_steps to_steps);
+    int phases_tiles;
+    void (*phases_row)(int columns, int64_t lanes, const float *v, phases_steps v_steps,
+                       const float *u, float *half);
+    void (*phases_gradient)(int64_t items, int64_t channels, const float *from,
+                            phases_steps from_steps, float *to, phases_steps to_steps);
+    void (*phases_finish)(int64_t channels, const float *from, phases_steps from_steps,
+                          const float *bias, const conv_epilogue *epilogue, float *to,
+                          int64_t row_step, int64_t pixel_step, int rows, int columns);
+    void (*phases_weights)(int64_t channels, const float *w, int64_t tap_step, float *u,
+                           int64_t point_step);
+    void (*phases_weights_gradient)(int64_t channels, const float *du, int64_t point_step,
+                                    float *dw, int64_t tap_step);
 
     /* Grouped convolution (grouped_shape above). The channels of some whole groups of the result
      * are the lanes of a vector, and weights such vectors by rows of the kernel, channels of a

@@ -65,6 +65,21 @@ void KERNEL(winograd_few)(const winograd_few *call, float *scratch);
 void KERNEL(winograd_weights_gradient)(int64_t rows, int64_t columns, const float *du,
                                        int64_t plane, int64_t width, float *dw, int64_t tap_step,
                                        int64_t row_step);
+void KERNEL(phases_source)(int64_t items, int64_t channels, const float *from,
+                           phases_steps from_steps, float *to, phases_steps to_steps);
+/* Tiles whose sums stay in registers, with two vectors of each. */
+enum { PHASES_TILES = VECTOR_FLOATS == 16 ? 7 : 6 };
+void KERNEL(phases_row)(int columns, int64_t lanes, const float *v, phases_steps v_steps,
+                        const float *u, float *half);
+void KERNEL(phases_gradient)(int64_t items, int64_t channels, const float *from,
+                             phases_steps from_steps, float *to, phases_steps to_steps);
+void KERNEL(phases_finish)(int64_t channels, const float *from, phases_steps from_steps,
+                           const float *bias, const conv_epilogue *epilogue, float *to,
+                           int64_t row_step, int64_t pixel_step, int rows, int columns);
+void KERNEL(phases_weights)(int64_t channels, const float *w, int64_t tap_step, float *u,
+                            int64_t point_step);
+void KERNEL(phases_weights_gradient)(int64_t channels, const float *du, int64_t point_step,
+                                     float *dw, int64_t tap_step);
 void KERNEL(grouped_rows)(const grouped_shape *shape, const grouped_rows *rows,
                           const float *weights);
 void KERNEL(grouped_gradient)(const grouped_shape *shape, const grouped_pixels *pixels,

@@ -49,6 +49,7 @@ static resin_status run_method(resin_context *context, const conv_call *call,
     case CONV_DIRECT: return conv_direct_run(context, call);
     case CONV_PRODUCT: return conv_product_run(context, call);
     case CONV_GROUPED: return conv_grouped_run(context, call);
+    case CONV_PHASES: return conv_phases_run(context, call);
     default: return conv_reference_run(context, call);
     }
 }
@@ -136,6 +137,7 @@ int64_t conv_call_prepared(const conv_call *call, conv_method method) {
     switch (method) {
     case CONV_WINOGRAD: return conv_winograd_prepared(call);
     case CONV_DIRECT: return conv_direct_prepared(call);
+    case CONV_PHASES: return conv_phases_prepared(call);
     default: return 0;
     }
 }
@@ -144,6 +146,7 @@ void conv_call_prepare(resin_context *context, const conv_call *call, conv_metho
                        float *to) {
     if (method == CONV_WINOGRAD) conv_winograd_prepare(context, call, to);
     else if (method == CONV_DIRECT) conv_direct_prepare(context, call, to);
+    else if (method == CONV_PHASES) conv_phases_prepare(context, call, to);
 }
 
 /* Multiply-adds that one thread does in the time that some parallel regions cost. */

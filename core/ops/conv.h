@@ -44,6 +44,7 @@ typedef enum conv_method {
     CONV_DIRECT,    /* register-blocked, reads the image where it lies */
     CONV_PRODUCT,   /* patches packed for a matrix product; 1x1 without a copy */
     CONV_GROUPED,
+    CONV_PHASES,    /* F(4x4, 4x4) of the phases of a strided convolution from few channels */
     CONV_METHOD_COUNT
 } conv_method;
 
@@ -51,7 +52,7 @@ const char *conv_method_name(conv_method method);
 const char *conv_pass_name(conv_pass pass); /* "forward", "data", "weights" */
 
 /* The choice: counts flops and bytes of each method that can do the shape. `exact` excludes
- * Winograd. */
+ * Winograd's. */
 conv_method conv_choose(const conv_shape *shape, conv_pass pass, bool exact);
 
 /* The three passes, with the method chosen (or given, for tests). They take scratch from the

@@ -35,6 +35,9 @@ int64_t conv_call_prepared(const conv_call *call, conv_method method);
 void conv_call_prepare(resin_context *context, const conv_call *call, conv_method method,
                        float *to);
 
+/* Whether a method does nothing but the sums, without transforms that enlarge rounding errors. */
+bool conv_method_is_exact(conv_method method);
+
 /* Whether a method can do a pass of a shape at all. */
 bool conv_method_fits(const conv_shape *shape, conv_pass pass, conv_method method);
 
@@ -78,6 +81,9 @@ void conv_winograd_prepare(resin_context *context, const conv_call *call, float 
 int64_t conv_direct_prepared(const conv_call *call);
 void conv_direct_prepare(resin_context *context, const conv_call *call, float *to);
 resin_status conv_product_run(resin_context *context, const conv_call *call);
+int64_t conv_phases_prepared(const conv_call *call);
+void conv_phases_prepare(resin_context *context, const conv_call *call, float *to);
+resin_status conv_phases_run(resin_context *context, const conv_call *call);
 resin_status conv_grouped_run(resin_context *context, const conv_call *call);
 
 /* Scratch of count x size floats from the arena, with overflow checked. */

@@ -6,7 +6,8 @@
 const char *conv_method_name(conv_method method) {
     static const char *const names[CONV_METHOD_COUNT] = {
         [CONV_REFERENCE] = "reference", [CONV_WINOGRAD] = "winograd", [CONV_DIRECT] = "direct",
-        [CONV_PRODUCT] = "product",     [CONV_GROUPED] = "grouped"};
+        [CONV_PRODUCT] = "product",     [CONV_GROUPED] = "grouped",
+        [CONV_PHASES] = "phases"};
     return method >= 0 && method < CONV_METHOD_COUNT ? names[method] : "unknown";
 }
 
@@ -16,8 +17,18 @@ const char *conv_pass_name(conv_pass pass) {
     return names[pass];
 }
 
+bool conv_method_is_exact(conv_method method) {
+    return method != CONV_WINOGRAD && method != CONV_PHASES;
+}
+
+/* From more channels the transformed weights would not stay in a core's cache. */
+enum { PHASES_CHANNELS = 16 };
+/* The phases of smaller kernels would be mostly zeros. */
+static bool phases_fit(int64_t kernel, int64_t stride, int64_t dilation) {
+    return (kernel == 7 || kernel == 8) && stride == 2 && dilation == 1;
+}
+
 bool conv_method_fits(const conv_shape *s, conv_pass pass, conv_method method) {
-    (void)pass;
     switch (method) {
     case CONV_REFERENCE:
     case CONV_PRODUCT: return true;
@@ -26,6 +37,10 @@ bool conv_method_fits(const conv_shape *s, conv_pass pass, conv_method method) {
                s->dilation_h == 1 && s->dilation_w == 1;
     case CONV_DIRECT: return s->dilation_w == 1;
     case CONV_GROUPED: return s->groups > 1 && s->dilation_w == 1;
+    case CONV_PHASES:
+        return pass != CONV_BACKWARD_DATA && s->groups == 1 && s->in_c <= PHASES_CHANNELS &&
+               phases_fit(s->kernel_h, s->stride_h, s->dilation_h) &&
+               phases_fit(s->kernel_w, s->stride_w, s->dilation_w);
     default: return false;
     }
 }
@@ -37,11 +52,11 @@ bool conv_method_normalizes(conv_method method) {
 bool conv_method_finishes(conv_method method) { return method != CONV_REFERENCE; }
 
 bool conv_method_reads_norm(conv_method method) {
-    return method == CONV_WINOGRAD || method == CONV_DIRECT;
+    return method == CONV_WINOGRAD || method == CONV_DIRECT || method == CONV_PHASES;
 }
 
 bool conv_method_adds(conv_method method) {
-    return conv_method_reads_norm(method) || method == CONV_GROUPED;
+    return method == CONV_WINOGRAD || method == CONV_DIRECT || method == CONV_GROUPED;
 }
 
 /* The costs below count multiply-adds, and whatever else a method does as the number of multiply-
@@ -54,7 +69,8 @@ enum {
     COPIED_RUN = 400,     /* one call of memcpy for a piece of a patch */
     TILE_SOURCE = 350,    /* Winograd's transform of one channel of a tile of the source */
     TILE_RESULT = 250,    /* and of the result */
-    WEIGHTS = 250         /* and of one 3x3 kernel */
+    WEIGHTS = 250,        /* and of one 3x3 kernel */
+    PHASES_ROW = 7
 };
 
 double conv_multiply_adds(const conv_shape *s) {
@@ -125,6 +141,17 @@ static double grouped_cost(const conv_shape *s, conv_pass pass) {
            COPIED_FLOAT * source_floats(s, pass);
 }
 
+/* The transforms take as long as those of winograd_cost. Tiles side by side are multiplied
+ * PHASES_ROW at a time. */
+static double phases_cost(const conv_shape *s) {
+    double tiles = (double)(s->batch * conv_divide_up(s->out_h, PHASES_OUTPUTS) *
+                            conv_round_up(conv_divide_up(s->out_w, PHASES_OUTPUTS), PHASES_ROW));
+    double points = PHASES_POINTS * PHASES_POINTS, lanes = 4 * (double)s->in_c;
+    return tiles * (points * lanes * padded(s->out_c) + TILE_SOURCE * padded(4 * s->in_c) +
+                    TILE_RESULT * padded(s->out_c)) +
+           WEIGHTS * lanes * padded(s->out_c);
+}
+
 static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
     double pixels = (double)(s->batch * s->out_h * s->out_w);
     double taps = (double)(s->kernel_h * s->kernel_w);
@@ -139,6 +166,7 @@ static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
         return plain_cost(s, pass) + COPIED_RUN * pixels * taps * (double)s->groups +
                COPIED_FLOAT * pixels * taps * (double)(back ? s->out_c : s->in_c);
     case CONV_GROUPED: return grouped_cost(s, pass);
+    case CONV_PHASES: return phases_cost(s);
     default: /* reference: no vectors */
         return VECTOR * conv_multiply_adds(s);
     }
@@ -147,7 +175,7 @@ static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
 conv_method conv_choose(const conv_shape *shape, conv_pass pass, bool exact) {
     conv_method best = CONV_REFERENCE;
     for (conv_method method = CONV_WINOGRAD; method < CONV_METHOD_COUNT; method++) {
-        if (!conv_method_fits(shape, pass, method) || (exact && method == CONV_WINOGRAD)) continue;
+        if (!conv_method_fits(shape, pass, method) || (exact && !conv_method_is_exact(method))) continue;
         if (cost(shape, pass, method) < cost(shape, pass, best)) best = method;
     }
     return best;
