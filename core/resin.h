@@ -235,7 +235,7 @@ typedef struct resin_block {
 } resin_block;
 /* Runs a block for backward without keeping what is computed inside: backward runs it again, with
  * the random numbers of the first time, and without moving running statistics a second time. The
- * gradients are those without a checkpoint, but for rounding where a large convolution
+ * gradients are those without a checkpoint, but for rounding where a large convolution or pooling
  * would sum a batch norm's gradient across the block's border. The block must do the same both
  * times; what it uses of a graph must be among its inputs. Takes the block over, also when it
  * fails. */

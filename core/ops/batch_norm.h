@@ -60,6 +60,8 @@ norm_watch batch_norm_watch_statistics(op_call *call);
  * none. Finish leaves them, if they were taken, in before->found. */
 bool batch_norm_watch_gradient(op_call *before, int first, norm_watch *watch);
 void batch_norm_finish_gradient(op_call *before, norm_watch *watch);
+/* The same if `before` is a conv_bn_act (conv_bn_act.c); else false. */
+bool conv_bn_act_watch_gradient(op_call *before, norm_watch *watch);
 
 /* Normalizes the contiguous x into call->out: a new tensor, x itself, or one whose elements are not
  * computed yet (normalized.h; only for float32 with relu and without a shortcut, else as new).

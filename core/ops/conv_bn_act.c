@@ -72,14 +72,18 @@ static resin_status through_watched(op_call *call, const batch_norm *norm,
     return status;
 }
 
-/* Where x comes from such an op, the sums over its gradient that this op's batch normalization needs
- * are taken while the convolution writes it. */
+bool conv_bn_act_watch_gradient(op_call *before, norm_watch *watch) {
+    return before->op->backward == conv_bn_act_backward &&
+           batch_norm_watch_gradient(before, FIRST_OF_NORM, watch);
+}
+
+/* Where x comes from such an op, the sums over its gradient that its batch normalization needs are
+ * taken while the convolution writes it. */
 static resin_status through_conv(op_call *call, const batch_norm *norm,
                                  const batch_norm_return *backward) {
     op_call *before = op_finished_before(call, CONV2D_X);
     norm_watch watch = {.block = NULL};
-    if (!before || before->op->backward != conv_bn_act_backward ||
-        !batch_norm_watch_gradient(before, FIRST_OF_NORM, &watch))
+    if (!before || !conv_bn_act_watch_gradient(before, &watch))
         return through_watched(call, norm, backward, NULL);
     resin_status status = through_watched(call, norm, backward, &watch.watch);
     if (status == RESIN_OK) batch_norm_finish_gradient(before, &watch);

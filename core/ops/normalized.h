@@ -1,6 +1,6 @@
 /* normalized.h: the output of a batch normalization with relu that is not computed unless somebody
- * needs it: y = relu(x * scale + shift) by channel. A convolution reads x and normalizes while it
- * reads, so that y never goes to memory. */
+ * needs it: y = relu(x * scale + shift) by channel. A convolution or a maximum over windows reads x
+ * and normalizes while it reads, so that y never goes to memory. */
 #ifndef RESIN_OPS_NORMALIZED_H
 #define RESIN_OPS_NORMALIZED_H
 

@@ -2,17 +2,25 @@
  *
  * Maxima are taken along each row of the image once, for all windows, then over rows. Backward goes
  * pixel by pixel and gathers from the windows that cover it, so that every element of the gradient
- * is written once, by one thread in a fixed order. */
+ * is written once, by one thread in a fixed order.
+ *
+ * Behind a convolution with batch norm and relu, a maximum reads what the convolution has written
+ * and normalizes on the way (normalized.h), and the sums that the batch norm's gradient needs are
+ * taken while the pooling's is written. */
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/kernels/kernels.h"
+#include "core/ops/batch_norm.h"
 #include "core/ops/families.h"
+#include "core/ops/normalized.h"
 #include "core/ops/window.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 typedef enum pool_kind { POOL_MAX, POOL_AVG } pool_kind;
+
+enum { WATCHED_ELEMENTS = 1 << 17 };
 
 
 typedef struct pool {
@@ -29,6 +37,8 @@ typedef struct pool {
     pool_positions positions; /* of maxima */
     char *reduced;            /* by worker: rows of the image, reduced */
     size_t worker_bytes;
+    const float *scale, *shift; /* not NULL: x is normalized while it is read, with relu */
+    const conv_watch *watch;    /* of dx, or NULL */
     int64_t pieces;
 } pool;
 
@@ -176,7 +186,7 @@ static void max_of_rows(const pool *p, int worker, int64_t top, int64_t bottom, 
             three.best[i] = reduced_row(p, worker, row, &three.positions[i]);
             three.add[i] = (int32_t)((at + row - top) * w->kernel);
         }
-        p->loops->max_of_three(w->out * p->channels, &three, false, y, positions);
+        p->loops->max_of_three(w->out * p->channels, &three, p->scale != NULL, y, positions);
     } while (next < bottom);
 }
 
@@ -193,8 +203,8 @@ static void max_piece(void *argument, int64_t piece, int worker) {
         for (int64_t r = done > top ? done : top; r < bottom; r++) {
             pool_positions columns;
             void *best = reduced_row(p, worker, r, &columns);
-            p->loops->max_in_row(&row, pixel_at(p, p->from, (image * h->in + r) * row.pixels), NULL,
-                                 NULL, best, columns);
+            p->loops->max_in_row(&row, pixel_at(p, p->from, (image * h->in + r) * row.pixels),
+                                 p->scale, p->shift, best, columns);
         }
         done = bottom;
         max_of_rows(p, worker, top, bottom, top - (i * h->stride - h->before), out);
@@ -250,17 +260,26 @@ static resin_status forward_from(op_call *call, pool *p, const resin_tensor *x) 
         op_save(call, 0, positions);
         resin_release(positions);
     }
-    p->from = tensor_data(x);
+    normalized_parts parts;
+    if (normalized_read(x, &parts)) {
+        p->from = (const char *)parts.x;
+        p->scale = parts.scale;
+        p->shift = parts.shift;
+    } else {
+        p->from = tensor_data(x);
+    }
     p->to = tensor_data(call->out);
     return p->kind == POOL_MAX ? run_max(call, p) : run_means(call, p);
 }
 
 static resin_status pool_forward(op_call *call, pool_kind kind, bool global) {
     pool p;
+    normalized_parts parts;
     resin_tensor *x = call->in[0];
     RESIN_TRY(op_check_float(call, 0));
     RESIN_TRY(op_check_rank(call, 0, 4));
     RESIN_TRY(pool_start(call, kind, global, x->dtype, x->shape, &p));
+    if (!normalized_read(x, &parts)) RESIN_TRY(tensor_compute(x));
     RESIN_TRY(tensor_contiguous(x, &x));
     resin_status status = forward_from(call, &p, x);
     resin_release(x);
@@ -305,17 +324,47 @@ static void max_row(const pool *p, int64_t image, int64_t row) {
     p->loops->max_gradient(&windows, &cover, pixel_at(p, p->to, (image * h->in + row) * w->in));
 }
 
+static void backward_row(const pool *p, int64_t row) {
+    int64_t image = row / p->axis[0].in, i = row % p->axis[0].in;
+    if (p->kind == POOL_MAX) {
+        max_row(p, image, i);
+        return;
+    }
+    for (int64_t column = 0; column < p->axis[1].in; column++) mean_pixel(p, image, i, column);
+}
+
+/* Whoever watches sees some rows at a time. */
 static void backward_piece(void *argument, int64_t piece, int worker) {
     const pool *p = argument;
-    int64_t first, last, height = p->axis[0].in;
-    (void)worker;
-    resin_piece_bounds(p->batch * height, p->pieces, piece, &first, &last);
-    for (int64_t row = first; row < last; row++) {
-        if (p->kind == POOL_MAX) max_row(p, row / height, row % height);
-        else
-            for (int64_t column = 0; column < p->axis[1].in; column++)
-                mean_pixel(p, row / height, row % height, column);
+    int64_t first, last, width = p->axis[1].in;
+    int64_t rows = 1 + (norm_block_rows(p->channels) - 1) / width;
+    resin_piece_bounds(p->batch * p->axis[0].in, p->pieces, piece, &first, &last);
+    for (int64_t row = first, seen = first; row < last; row++) {
+        backward_row(p, row);
+        if (!p->watch || (row + 1 - seen < rows && row + 1 < last)) continue;
+        p->watch->pixels(p->watch, piece, seen * width, (row + 1 - seen) * width, worker);
+        seen = row + 1;
     }
+}
+
+static resin_status run_backward(op_call *call, pool *p, conv_watch *watch) {
+    int64_t rows = p->batch * p->axis[0].in;
+    p->pieces = resin_piece_count(rows, max_grain(p->axis[1].in * p->channels));
+    p->watch = watch;
+    if (watch) RESIN_TRY(watch->begin(watch, (float *)p->to, p->channels, p->pieces));
+    if (rows > 0) resin_parallel(call->context, p->pieces, backward_piece, p);
+    return RESIN_OK;
+}
+
+/* Where x comes from a convolution with batch norm, its op, with a watch that takes the sums over
+ * its gradient. Not of small ones, which stay in the cache: then a checkpoint between the two gives
+ * the same bits. */
+static op_call *norm_before(const op_call *call, const pool *p, norm_watch *watch) {
+    int64_t elements = p->batch * p->axis[0].in * p->axis[1].in * p->channels;
+    op_call *before = op_finished_before(call, 0);
+    bool watched = before && elements >= WATCHED_ELEMENTS && !op_begun_grad(call, 0) &&
+                   conv_bn_act_watch_gradient(before, watch);
+    return watched ? before : NULL;
 }
 
 static resin_status pool_backward(op_call *call, pool_kind kind, bool global) {
@@ -329,11 +378,13 @@ static resin_status pool_backward(op_call *call, pool_kind kind, bool global) {
     RESIN_TRY(op_out_grad_contiguous(call, &dy));
     p.from = tensor_data(dy);
     p.to = tensor_data(dx);
-    int64_t rows = p.batch * p.axis[0].in;
-    p.pieces = resin_piece_count(rows, max_grain(p.axis[1].in * p.channels));
-    if (rows > 0) resin_parallel(call->context, p.pieces, backward_piece, &p);
+    norm_watch watch = {.block = NULL};
+    op_call *before = norm_before(call, &p, &watch);
+    resin_status status = run_backward(call, &p, before ? &watch.watch : NULL);
+    if (before && status == RESIN_OK) batch_norm_finish_gradient(before, &watch);
+    else resin_deallocate(call->context, watch.block);
     resin_release(dy);
-    return RESIN_OK;
+    return status;
 }
 
 /* ---- The ops --------------------------------------------------------------------------------- */

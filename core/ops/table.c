@@ -422,7 +422,7 @@ const op_row op_table[] = {
      "{x = {1, 4, 4, 2}, weights = {2, 3, 3, 2}, stride = 2, padding = {0, 1, 1, 2}, "
      "dilation = {1, 2}}"},
     {"max_pool2d",
-     "x; kernel: ints = required, stride: ints = none, padding: ints = 0, same: bool = false, "
+     "x~; kernel: ints = required, stride: ints = none, padding: ints = 0, same: bool = false, "
      "ceil: bool = false",
      "largest value of each window (stride: the kernel's size; ceil: also windows that stand out "
      "behind); the gradient goes to the first of equal values",
@@ -481,8 +481,9 @@ const op_row op_table[] = {
      "padding: ints = 0, dilation: ints = 1, groups: int = 1, same: bool = false, "
      "training: bool = false, momentum: number = 0.1, epsilon: number = 1e-5, "
      "unbiased: bool = true, activation: string = linear, deferred: bool = false",
-     "batch_norm(conv2d(x, weights, bias), gamma, beta, mean, variance, shortcut) as one; deferred: "
-     "a result of relu without shortcut is computed where it is read, by convolutions on the way",
+     "batch_norm(conv2d(x, weights, bias), gamma, beta, mean, variance, shortcut) as one; "
+     "deferred: a result of relu without shortcut is computed where it is read, by convolutions "
+     "and max_pool2d on the way",
      conv_bn_act_forward, conv_bn_act_backward,
      "{x = {2, 5, 4, 3}, weights = {3, 3, 3, 4}, gamma = {4}, beta = {4}, "
      "mean = {shape = {4}, constant = true}, "

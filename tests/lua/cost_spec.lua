@@ -87,6 +87,16 @@ describe("model:cost", function()
         assert.same({a = 1, b = 1, c = 1}, (times()))
     end)
 
+    it("counts no ReLU in training that maxima over windows read", function()
+        local x = nn.input{8, 8, 4}
+        local y = nn.relu(nn.batch_norm(nn.conv2d{6, kernel = 1}(x)))
+        local pooled = nn.max_pool2d{kernel = 3, stride = 2, padding = 1}(y)
+        assert.equal(4 * 6 * (64 + 16),
+            nn.model(x, pooled):cost{training = true}.activation_bytes)
+        local both = nn.model(x, {pooled, nn.avg_pool2d{kernel = 2}(y)})
+        assert.equal(4 * 6 * (64 + 64 + 16 + 16), both:cost{training = true}.activation_bytes)
+    end)
+
     it("is near to what the engine holds in training", function()
         for name, options in pairs{
             cifar_resnet = {depth = 20, width = 8}, plain_cnn = {input = {64, 64, 3}},

@@ -49,6 +49,54 @@ describe("a deferred output", function()
         end)
     end
 
+    -- The maxima over windows behind a unit, and all gradients. Some channels turn around where they
+    -- are normalized, in some nearly all is below zero.
+    local function pooled(deferred, shape, options, twice)
+        resin.seed(4)
+        local channels = shape[4]
+        local x, w = resin.randn(shape):require_grad(), weights(3, channels, channels)
+        local gamma = resin.randn{channels}:require_grad()
+        local beta = (resin.randn{channels} - 1):require_grad()
+        local y = resin.conv_bn_act(x, w, nil, gamma, beta, resin.zeros{channels},
+            resin.ones{channels}, nil,
+            {training = true, activation = "relu", same = true, deferred = deferred})
+        local z = resin.max_pool2d(y, options)
+        local loss = resin.sum(z * z * 0.5 + z)
+        if twice then loss = loss + resin.sum(resin.conv2d(y, weights(1, channels, 3))) end
+        loss:backward()
+        return {z:detach(), x.grad, w.grad, gamma.grad, beta.grad}
+    end
+
+    for _, case in ipairs{
+        {{2, 9, 10, 8}, {kernel = 3, stride = 2, padding = 1}},
+        {{2, 13, 11, 35}, {kernel = 3, stride = 2, padding = 1}},
+        {{1, 12, 15, 64}, {kernel = 3, stride = 2, same = true}},
+        {{3, 9, 8, 17}, {kernel = 2}}, {{2, 11, 8, 20}, {kernel = {4, 3}, stride = {1, 5}}},
+        {{1, 20, 18, 5}, {kernel = 17, stride = 1}}, {{2, 9, 9, 3}, {kernel = 3, stride = 1}},
+        {{2, 13, 11, 35}, {kernel = 3, stride = 2, padding = 1}, true},
+    } do
+        local shape, options, twice = table.unpack(case, 1, 3)
+        it(("is read by a maximum over windows: %d x %d x %d x %d%s"):format(shape[1], shape[2],
+            shape[3], shape[4], twice and ", and by a convolution" or ""), function()
+            local a, b = pooled(true, shape, options, twice), pooled(false, shape, options, twice)
+            assert.are.same(b[1]:totable(), a[1]:totable())
+            assert_same(a, b)
+        end)
+    end
+
+    it("takes no memory of its own where a maximum reads it", function()
+        local x, w = resin.randn{2, 33, 32, 16}, weights(3, 16, 16)
+        local function held(deferred)
+            collectgarbage()
+            local before = resin.memory().held
+            local y = unit(x, w, {deferred = deferred})
+            local z = resin.max_pool2d(y, {kernel = 3, stride = 2, padding = 1})
+            collectgarbage()
+            return resin.memory().held - before, z
+        end
+        assert.is_true(held(true) + 2 * 33 * 32 * 16 * 4 <= held(false) + 4096)
+    end)
+
     local function both()
         local results = {}
         for i, deferred in ipairs{true, false} do

@@ -92,21 +92,48 @@ describe("sums of batch norm while a convolution writes", function()
         end
     end
 
+    local pooling = {kernel = 3, stride = 2, padding = 1}
+    local pools = {
+        {"maxima", function(unit, u, x) return resin.max_pool2d(unit(u[1], x), pooling) end},
+        {"maxima of a sum", function(unit, u, x)
+            return resin.max_pool2d(unit(u[1], x, x), pooling)
+        end},
+        {"maxima and another reader behind", function(unit, u, x)
+            local y = unit(u[1], x)
+            return resin.sum(resin.max_pool2d(y, pooling)) + y * 3
+        end},
+        {"maxima and another reader before", function(unit, u, x)
+            local y = unit(u[1], x)
+            local other = y * 3
+            return other + resin.sum(resin.max_pool2d(y, pooling))
+        end},
+    }
+    for _, shape in ipairs{{3, 61, 58, 16}, {2, 70, 67, 19}, {9, 31, 30, 16}, {2, 5, 900, 16}} do
+        for _, entry in ipairs(pools) do
+            local name, network = table.unpack(entry)
+            it(("are taken where pooling writes: %s, %d x %d x %d x %d"):format(name,
+                table.unpack(shape)), function()
+                assert_close(run(network, fused, shape), run(network, apart, shape))
+                assert_close(run(network, fused, shape, 2), run(network, apart, shape, 2))
+            end)
+        end
+    end
+
     it("are taken anew by every backward", function()
         local network, shape = networks[1][2], {4, 60, 58, 16}
         assert_close(run(network, fused, shape, 2), run(network, apart, shape, 2))
     end)
 
     it("have the same bits at any number of threads", function()
-        local network, shape = networks[1][2], {4, 60, 58, 16}
-        local before = resin.threads()
-        local first
-        for _, threads in ipairs{1, 2, 3} do
-            resin.threads(threads)
-            local results = run(network, fused, shape)
-            first = first or results
-            for i = 1, #first do assert.are.equal(0, norm(first[i] - results[i])) end
+        for _, network in ipairs{networks[1][2], pools[1][2]} do
+            local before, first = resin.threads(), nil
+            for _, threads in ipairs{1, 2, 3} do
+                resin.set_threads(threads)
+                local results = run(network, fused, {4, 60, 58, 16})
+                first = first or results
+                for i = 1, #first do assert.are.equal(0, norm(first[i] - results[i])) end
+            end
+            resin.set_threads(before)
         end
-        resin.threads(before)
     end)
 end)

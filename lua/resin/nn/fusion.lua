@@ -9,6 +9,7 @@ local activations = require "resin.nn.activations"
 local conv = require "resin.nn.conv"
 local merge = require "resin.nn.merge"
 local norm = require "resin.nn.norm"
+local pool = require "resin.nn.pool"
 
 local fusion = {}
 
@@ -17,8 +18,8 @@ local fusion = {}
 local Unit = {}
 Unit.__index = Unit
 
--- `convolution` may be nil. `deferred`: only convolutions read the result, so that in training it
--- need not go to memory.
+-- `convolution` may be nil. `deferred`: only convolutions and maxima over windows read the result,
+-- so that in training it need not go to memory.
 local function new_unit(convolution, normalization, activation, deferred)
     local function attributes(of_norm)
         local all = {}
@@ -101,9 +102,13 @@ local function chain_of(step, readers, taken)
     return chain
 end
 
-local function only_convolutions_read(readers, value)
+-- Whether every reader can normalize what it reads on the way.
+local function only_windows_read(readers, value)
     for _, reader in ipairs(readers[value] or {}) do
-        if not reader or not is(reader, conv.layers.conv2d) then return false end
+        if not reader or not (is(reader, conv.layers.conv2d)
+            or is(reader, pool.layers.max_pool2d)) then
+            return false
+        end
     end
     return true
 end
@@ -123,7 +128,7 @@ function fusion.fuse(steps, outputs)
                 local unit = new_unit(chain.conv and chain.conv.layer, step.layer,
                     chain.relu and "relu" or "linear",
                     chain.conv and chain.relu and not chain.add
-                        and only_convolutions_read(readers, chain.last))
+                        and only_windows_read(readers, chain.last))
                 chain.last.fused = {
                     layer = unit, inputs = {(chain.conv or step).inputs[1], chain.shortcut},
                 }
