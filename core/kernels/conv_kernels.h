@@ -169,6 +169,12 @@ typedef struct conv_kernels {
     void (*normalize)(int64_t pixels, int64_t channels, const float *x, int64_t x_step,
                       const float *scale, const float *shift, float *to, int64_t to_step);
 
+    /* to = relu(x * scale + shift + shortcut * sum_scale + sum_shift) for pixels of whole vectors of
+     * channels, without gaps. */
+    void (*normalize_sum)(int64_t pixels, int64_t channels, const float *x, const float *scale,
+                          const float *shift, const float *shortcut, const float *sum_scale,
+                          const float *sum_shift, float *to);
+
     /* y = an epilogue of z, for pixels of some channels; y may be z. The shortcut's pixels are as
      * far apart as those of y. */
     void (*finish)(int64_t pixels, int64_t channels, const float *z, int64_t z_step,

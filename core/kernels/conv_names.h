@@ -38,6 +38,9 @@ void KERNEL(pack)(int64_t rows, int64_t columns, const float *from, int64_t from
                   bool transposed, float *to, int64_t width);
 void KERNEL(normalize)(int64_t pixels, int64_t channels, const float *x, int64_t x_step,
                        const float *scale, const float *shift, float *to, int64_t to_step);
+void KERNEL(normalize_sum)(int64_t pixels, int64_t channels, const float *x, const float *scale,
+                           const float *shift, const float *shortcut, const float *sum_scale,
+                           const float *sum_shift, float *to);
 void KERNEL(finish)(int64_t pixels, int64_t channels, const float *z, int64_t z_step,
                     const conv_epilogue *epilogue, float *y, int64_t y_step);
 void KERNEL(fold_norm)(int64_t channels, const float *mean, const float *variance,

@@ -65,6 +65,53 @@ void KERNEL(normalize)(int64_t pixels, int64_t channels, const float *x, int64_t
     clear_rest(pixels, channels, to, to_step);
 }
 
+/* ---- Forward, with a shortcut ---------------------------------------------------------------- */
+
+/* Some vectors of channels of some pixels; `by_channel`: scale, shift and those of the shortcut. */
+static ALWAYS_INLINE void sum_columns(const int vectors, int64_t pixels, int64_t step,
+                                      const float *x, const float *shortcut,
+                                      const float *const by_channel[4], int64_t channel,
+                                      float *to) {
+    vfloat factor[4][2];
+    int64_t ahead = floats_ahead(step);
+    UNROLL
+    for (int i = 0; i < vectors; i++) {
+        UNROLL
+        for (int k = 0; k < 4; k++)
+            factor[k][i] = vload(by_channel[k] + channel + i * VECTOR_FLOATS);
+    }
+    for (int64_t p = 0; p < pixels; p++) {
+        UNROLL
+        for (int i = 0; i < vectors; i++) {
+            vfloat z = vload(x + i * VECTOR_FLOATS) * factor[0][i] + factor[1][i];
+            __builtin_prefetch(x + ahead + i * VECTOR_FLOATS);
+            __builtin_prefetch(shortcut + ahead + i * VECTOR_FLOATS);
+            z += vload(shortcut + i * VECTOR_FLOATS) * factor[2][i] + factor[3][i];
+            vstore(to + i * VECTOR_FLOATS, zero_where(z < (vfloat){0}, z));
+        }
+        x += step;
+        shortcut += step;
+        to += step;
+    }
+}
+
+/* Some pixels at a time, so that what is fetched ahead of them is still there. */
+void KERNEL(normalize_sum)(int64_t pixels, int64_t channels, const float *x, const float *scale,
+                           const float *shift, const float *shortcut, const float *sum_scale,
+                           const float *sum_shift, float *to) {
+    enum { AT_ONCE = 16 };
+    const float *const by_channel[4] = {scale, shift, sum_scale, sum_shift};
+    for (int64_t p = 0; p < pixels; p += AT_ONCE) {
+        int64_t count = pixels - p < AT_ONCE ? pixels - p : AT_ONCE, at = p * channels, c = 0;
+        for (; c + 2 * VECTOR_FLOATS <= channels; c += 2 * VECTOR_FLOATS)
+            sum_columns(2, count, channels, x + at + c, shortcut + at + c, by_channel, c,
+                        to + at + c);
+        if (c < channels)
+            sum_columns(1, count, channels, x + at + c, shortcut + at + c, by_channel, c,
+                        to + at + c);
+    }
+}
+
 /* ---- The gradient ---------------------------------------------------------------------------- */
 
 /* Where the gate is closed, relu let nothing through; `k` is the first channel. */

@@ -163,6 +163,7 @@ const conv_kernels KERNEL(conv) = {
     .pack = KERNEL(pack),
     .add_patches = KERNEL(add_patches),
     .normalize = KERNEL(normalize),
+    .normalize_sum = KERNEL(normalize_sum),
     .finish = KERNEL(finish),
     .fold_norm = KERNEL(fold_norm),
     .norm_gradient = KERNEL(norm_gradient),

@@ -307,13 +307,17 @@ static resin_status make_output(const batch_norm *norm, const resin_tensor *stat
                                 resin_tensor *x, norm_output output, char *scale, char *shift) {
     op_call *call = norm->call;
     scale_and_shift(norm, statistics, scale, shift);
-    if (output == NORM_DEFERRED && norm->activation == NORM_RELU && !input(norm, SHORTCUT) &&
-        norm->dtype == RESIN_FLOAT32)
-        return normalized_new(x, (const float *)scale, (const float *)shift, &call->out);
+    bool relu = norm->activation == NORM_RELU;
+    if (output == NORM_DEFERRED && norm->dtype == RESIN_FLOAT32 && (relu || !input(norm, SHORTCUT)))
+        return normalized_new(x, (const float *)scale, (const float *)shift, relu,
+                              input(norm, SHORTCUT), &call->out);
     if (output == NORM_IN_PLACE) call->out = resin_retain(x);
     else RESIN_TRY(tensor_new_like(x, &call->out));
     resin_tensor *shortcut = NULL;
-    if (input(norm, SHORTCUT)) RESIN_TRY(tensor_contiguous(input(norm, SHORTCUT), &shortcut));
+    if (input(norm, SHORTCUT)) {
+        RESIN_TRY(tensor_compute(input(norm, SHORTCUT)));
+        RESIN_TRY(tensor_contiguous(input(norm, SHORTCUT), &shortcut));
+    }
     normalize(norm, scale, shift, x, shortcut, call->out);
     resin_release(shortcut);
     return RESIN_OK;
@@ -555,6 +559,7 @@ bool batch_norm_watch_gradient(op_call *before, int first, norm_watch *watch) {
     const resin_tensor *x = before->saved[BATCH_NORM_X], *y = before->saved[BATCH_NORM_Y];
     *watch = (norm_watch){.watch = {.begin = begin_sums, .pixels = watch_sums}};
     if (x->dtype != RESIN_FLOAT32 || (y && !resin_tensor_contiguous(y)) ||
+        (y && tensor_compute(y) != RESIN_OK) ||
         batch_norm_start(before, first, x->dtype, x->rank, x->shape, &watch->norm) != RESIN_OK)
         return false;
     if (y) watch->watch.reads = tensor_data(x); /* else the convolution reads it itself */
@@ -580,6 +585,7 @@ resin_status batch_norm_begin_backward(const batch_norm *norm, batch_norm_return
     char *vector;
     *backward = (batch_norm_return){0};
     bool own = tensor_unshared(call->out_grad) && resin_tensor_contiguous(call->out_grad);
+    if (call->saved[BATCH_NORM_Y]) RESIN_TRY(tensor_compute(call->saved[BATCH_NORM_Y]));
     RESIN_TRY(op_out_grad_contiguous(call, &backward->dy));
     norm_pass pass = {.norm = norm, .x = tensor_data(call->saved[BATCH_NORM_X]),
                       .dy = tensor_data(backward->dy)};

@@ -64,7 +64,7 @@ void batch_norm_finish_gradient(op_call *before, norm_watch *watch);
 bool conv_bn_act_watch_gradient(op_call *before, norm_watch *watch);
 
 /* Normalizes the contiguous x into call->out: a new tensor, x itself, or one whose elements are not
- * computed yet (normalized.h; only for float32 with relu and without a shortcut, else as new).
+ * computed yet (normalized.h; only for float32 and what is defined there, else as new).
  * Saves what backward needs. In training the running mean and variance are updated; with a watch
  * that has seen x, from its statistics. */
 typedef enum norm_output { NORM_NEW, NORM_IN_PLACE, NORM_DEFERRED } norm_output;

@@ -199,6 +199,12 @@ resin_status conv_forward_with(resin_context *context, const conv_shape *shape, 
     return conv_run(context, &call, method);
 }
 
+bool conv_reads_sum(const conv_shape *shape, conv_method method) {
+    const conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape,
+                            .pass = CONV_FORWARD};
+    return method == CONV_DIRECT && !is_empty(shape) && conv_rows_reads_sum(&call);
+}
+
 int64_t conv_prepared(const conv_shape *shape, conv_method method) {
     const conv_call call = {.kernels = &resin_kernels()->conv, .shape = *shape,
                             .pass = CONV_FORWARD};

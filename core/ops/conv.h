@@ -19,10 +19,20 @@ typedef struct conv_shape {
     int64_t groups;
 } conv_shape;
 
+/* What is added to an image x that comes through a batch normalization, before relu: by channel
+ * shortcut * scale + shift. All pixels lie as those of x; the sum is written to `to`. */
+typedef struct conv_sum {
+    const float *shortcut; /* NULL: there is no such thing */
+    const float *scale, *shift;
+    float *to;
+} conv_sum;
+
 /* The image x as a pass reads it: the pixels as they lie or, where scale is not NULL,
- * relu(pixel * scale + shift) by channel, as if that had been computed before. */
+ * relu(pixel * scale + shift) by channel, as if that had been computed before. A sum,
+ * which conv_reads_sum must allow, is only in forward passes. */
 typedef struct conv_image {
     const float *pixels, *scale, *shift;
+    conv_sum sum;
 } conv_image;
 
 /* Who is shown a result while it still lies in the cache: `begin` before, with the result and how
@@ -72,6 +82,8 @@ typedef struct conv_extras {
 resin_status conv_forward_with(resin_context *context, const conv_shape *shape, conv_method method,
                                conv_image x, const float *weights, const float *bias,
                                const conv_extras *extras, float *y);
+/* Whether that can read an image with a sum. */
+bool conv_reads_sum(const conv_shape *shape, conv_method method);
 resin_status conv_backward_data(resin_context *context, const conv_shape *shape, conv_method method,
                                 const float *dy, const float *weights, float *dx);
 resin_status conv_backward_weights(resin_context *context, const conv_shape *shape,

@@ -82,8 +82,25 @@ static resin_status conv2d_shape(const op_call *call, const int64_t *x, const in
 /* x as a convolution reads it: normalized on the way, where its elements do not exist. */
 static conv_image image_of(const resin_tensor *x) {
     normalized_parts parts;
-    if (normalized_read(x, &parts)) return (conv_image){parts.x, parts.scale, parts.shift};
+    if (normalized_read_sum(x, &parts))
+        return (conv_image){parts.x, parts.scale, parts.shift, parts.sum};
     return (conv_image){.pixels = tensor_data(x)};
+}
+
+/* Forward of an x that comes about on the way. */
+static resin_status forward_with_sum(resin_context *context, const conv_shape *shape,
+                                     conv_method method, const resin_tensor *x,
+                                     const float *weights, const float *bias,
+                                     const conv_extras *extras, float *y) {
+    conv_image image = image_of(x);
+    void *made;
+    RESIN_TRY(resin_allocate(context, x->storage->bytes, &made));
+    image.sum.to = made;
+    resin_status status =
+        conv_forward_with(context, shape, method, image, weights, bias, extras, y);
+    if (status == RESIN_OK) tensor_give_elements(x, made);
+    else resin_deallocate(context, made);
+    return status;
 }
 
 resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape,
@@ -95,9 +112,13 @@ resin_status conv2d_forward_pass(resin_context *context, const conv_shape *shape
     if (x->dtype == RESIN_FLOAT64)
         return conv_forward_f64(context, shape, tensor_data(x), tensor_data(weights), b,
                                 tensor_data(y));
-    return conv_forward_with(context, shape,
-                             conv_choose(shape, CONV_FORWARD, context->conv_direct), image_of(x),
-                             tensor_data(weights), b, extras, tensor_data(y));
+    conv_method method = conv_choose(shape, CONV_FORWARD, context->conv_direct);
+    conv_image image = image_of(x);
+    if (image.sum.shortcut)
+        return forward_with_sum(context, shape, method, x, tensor_data(weights), b, extras,
+                                tensor_data(y));
+    return conv_forward_with(context, shape, method, image, tensor_data(weights), b, extras,
+                             tensor_data(y));
 }
 
 resin_status conv2d_data_pass(resin_context *context, const conv_shape *shape,
@@ -190,9 +211,12 @@ resin_status conv2d_check_bias(const op_call *call, int64_t out_c) {
 }
 
 /* Deferred elements that a convolution cannot make on the way are made before. */
-static resin_status compute_unless_normalized(const resin_tensor *x) {
+static resin_status compute_unless_normalized(const resin_tensor *x, const conv_shape *shape) {
     normalized_parts parts;
-    return normalized_read(x, &parts) ? RESIN_OK : tensor_compute(x);
+    bool reads = normalized_read_sum(x, &parts);
+    if (reads && parts.sum.shortcut)
+        reads = conv_reads_sum(shape, conv_choose(shape, CONV_FORWARD, x->context->conv_direct));
+    return reads ? RESIN_OK : tensor_compute(x);
 }
 
 resin_status conv2d_begin(op_call *call, conv_shape *shape, resin_tensor **y) {
@@ -224,7 +248,7 @@ static resin_status keep_prepared(op_call *call, const conv_shape *shape,
 resin_status conv2d_compute(op_call *call, int slot, const conv_shape *shape,
                             const conv_epilogue *epilogue, conv_watch *watch, resin_tensor *y) {
     resin_tensor *part[3] = {NULL, NULL, NULL}; /* x, weights and bias, contiguous */
-    RESIN_TRY(compute_unless_normalized(call->in[CONV2D_X]));
+    RESIN_TRY(compute_unless_normalized(call->in[CONV2D_X], shape));
     resin_status status = RESIN_OK;
     for (int i = 0; i < (epilogue ? CONV2D_BIAS : 3) && status == RESIN_OK; i++)
         if (call->in[i]) status = tensor_contiguous(call->in[i], &part[i]);

@@ -2,9 +2,9 @@
  * node of the graph: the unit that residual networks are made of.
  *
  * Backward needs the convolution's result z, the statistics and, for relu with a shortcut, the
- * output, which the next layer keeps anyhow. A `deferred` output without shortcut is not computed:
- * the next convolution reads z and normalizes on the way (normalized.h). Without a graph z is
- * normalized in place, in inference where the convolution writes it. */
+ * output, which the next layer keeps anyhow. A `deferred` output is not computed: the next
+ * convolution reads z and normalizes, and adds the shortcut, on the way (normalized.h). Without a
+ * graph z is normalized in place, in inference where the convolution writes it. */
 #include "core/base/memory.h"
 #include "core/ops/batch_norm.h"
 #include "core/ops/conv2d.h"
@@ -19,7 +19,8 @@ static resin_status run_folded(op_call *call, const batch_norm *norm, const conv
     conv_epilogue epilogue;
     void *block;
     RESIN_TRY(batch_norm_fold(norm, CONV2D_BIAS, CONV2D_SLOTS, &epilogue, &block));
-    resin_status status = shortcut ? tensor_contiguous(shortcut, &dense) : RESIN_OK;
+    resin_status status = shortcut ? tensor_compute(shortcut) : RESIN_OK;
+    if (status == RESIN_OK && shortcut) status = tensor_contiguous(shortcut, &dense);
     if (status == RESIN_OK) {
         epilogue.shortcut = dense ? tensor_data(dense) : NULL;
         status = conv2d_compute(call, BATCH_NORM_SLOTS, shape, &epilogue, NULL, call->out);

@@ -57,6 +57,8 @@ void conv_finish(const conv_call *call, float *y, int64_t pixels, int64_t channe
                  int64_t channels);
 /* Whether a method adds to dx. */
 bool conv_method_adds(conv_method method);
+/* Whether the direct method can read an image with a sum. */
+bool conv_rows_reads_sum(const conv_call *call);
 /* Whether conv_winograd_run_both can do both backward passes of a shape as one. */
 bool conv_winograd_joins(const conv_shape *shape, const conv_kernels *kernels);
 resin_status conv_winograd_run_both(resin_context *context, const conv_call *data,

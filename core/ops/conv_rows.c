@@ -31,6 +31,7 @@ enum {
 typedef struct rows_job {
     conv_grid grid;
     const conv_norm *norm;
+    const conv_image *made_of; /* of an image with a sum: then the source is what is made */
     bool in_place, few;
     bool packs; /* few pixels, and weights that are not prepared */
     bool dense; /* the grid's pixels are those of the result, in order */
@@ -217,6 +218,10 @@ static void fetch_next(const rows_job *d, rows_piece *p) {
         int64_t step = conv_divide_up(kernels->block_rows, panels);
         p->fetch.at[0] = g->source + next, p->fetch.step[0] = step;
         if (d->norm) p->fetch.at[1] = d->norm->x + next, p->fetch.step[1] = step;
+        if (d->made_of) {
+            p->fetch.at[1] = d->made_of->pixels + next, p->fetch.step[1] = step;
+            p->fetch.at[2] = d->made_of->sum.shortcut + next, p->fetch.step[2] = step;
+        }
     }
     if (!d->watch || !d->watch->reads) return;
     int64_t steps = panels * conv_divide_up(p->count, kernels->block_rows) * g->depth;
@@ -224,9 +229,18 @@ static void fetch_next(const rows_job *d, rows_piece *p) {
     p->fetch.step[2] = conv_divide_up(p->count * g->result_c, steps);
 }
 
+static void make_pixels(const rows_job *d, const rows_piece *p) {
+    const conv_image *x = d->made_of;
+    int64_t channels = d->grid.source_step, at = p->pixel * channels;
+    d->grid.call->kernels->normalize_sum(p->count, channels, x->pixels + at, x->scale, x->shift,
+                                         x->sum.shortcut + at, x->sum.scale, x->sum.shift,
+                                         x->sum.to + at);
+}
+
 static void sum_block(const rows_job *d, rows_piece *p, float *rows) {
     const conv_grid *g = &d->grid;
     if (!d->dense && g->call->add) move_sums(d, p, false);
+    if (d->made_of) make_pixels(d, p);
     fetch_next(d, p);
     for (int64_t chunk = 0; chunk < d->chunks; chunk++) {
         conv_depth depth = chunk_depth(d, chunk);
@@ -376,8 +390,22 @@ static resin_status run(resin_context *context, rows_job *d) {
     return RESIN_OK;
 }
 
+/* Where each pixel is read once, and where it lies. */
+bool conv_rows_reads_sum(const conv_call *call) {
+    rows_job d = {.grid = conv_forward_grid(call)};
+    if (call->shape.groups > 1 || call->shape.in_c % call->kernels->vector != 0) return false;
+    d.grid.image = (conv_image){.pixels = NULL}; /* what is made is read as it is */
+    cut(&d);
+    return d.in_place && !d.few && d.panel_groups == 1;
+}
+
 resin_status conv_rows_run(resin_context *context, const conv_grid *grid) {
     rows_job d = {.grid = *grid};
+    if (grid->image.sum.shortcut) {
+        d.made_of = &grid->image;
+        d.grid.source = grid->image.sum.to;
+        d.grid.image = (conv_image){.pixels = d.grid.source};
+    }
     if (grid->call->pass == CONV_BACKWARD_DATA) d.norm = grid->call->norm;
     cut(&d);
     resin_status status = run(context, &d);

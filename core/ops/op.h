@@ -6,7 +6,8 @@
  *   signature  tensors, then attributes after a semicolon, e.g.
  *                "x, weights, bias?; stride: ints = 1, padding: ints = 0, groups: int = 1"
  *              A tensor with `?` may be left out; `xs*` takes any number of tensors (at least one).
- *              With `~` forward takes one whose elements do not exist yet (tensor_compute).
+ *              With `~` (behind those) forward takes one whose elements do not exist yet
+ *              (tensor_compute).
  *              Kinds of attributes: number, int, bool, string, ints (up to 8 integers; a default of
  *              "none" is the empty list), and those that Lua counts from 1: axis (an int), axes (an
  *              ints; "none" = all axes), base (an int: what positions in integer tensors count

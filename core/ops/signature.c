@@ -25,11 +25,13 @@ static bool parse_tensor(op_signature *signature, char *text) {
     if (signature->tensors == SIGNATURE_MAX_TENSORS) return false;
     resin_op_argument *tensor = &signature->tensor[signature->tensors++];
     size_t length = strlen(text);
+    bool deferred = length && text[length - 1] == '~';
+    if (deferred) text[--length] = 0;
     char mark = length ? text[length - 1] : 0;
     *tensor = (resin_op_argument){.name = text, .kind = "tensor", .fallback = "required",
                                   .optional = mark == '?', .variadic = mark == '*'};
-    signature->deferred[signature->tensors - 1] = mark == '~';
-    if (mark == '?' || mark == '*' || mark == '~') text[length - 1] = 0;
+    signature->deferred[signature->tensors - 1] = deferred;
+    if (mark == '?' || mark == '*') text[length - 1] = 0;
     if (tensor->variadic) signature->variadic = true;
     if (!tensor->optional) signature->required_tensors = signature->tensors;
     return text[0] != 0;

@@ -477,13 +477,13 @@ const op_row op_table[] = {
      "{x = {4, 3}, beta = {3}, mean = {shape = {3}, constant = true}, "
      "variance = {shape = {3}, low = 0.5, high = 2, constant = true}, shortcut = {4, 3}}"},
     {"conv_bn_act",
-     "x~, weights, bias?, gamma?, beta?, mean, variance, shortcut?; stride: ints = 1, "
+     "x~, weights, bias?, gamma?, beta?, mean, variance, shortcut?~; stride: ints = 1, "
      "padding: ints = 0, dilation: ints = 1, groups: int = 1, same: bool = false, "
      "training: bool = false, momentum: number = 0.1, epsilon: number = 1e-5, "
      "unbiased: bool = true, activation: string = linear, deferred: bool = false",
      "batch_norm(conv2d(x, weights, bias), gamma, beta, mean, variance, shortcut) as one; "
-     "deferred: a result of relu without shortcut is computed where it is read, by convolutions "
-     "and max_pool2d on the way",
+     "deferred: a result of relu, or without shortcut, is computed where it is read, by "
+     "convolutions and max_pool2d on the way; until then the shortcut must not change",
      conv_bn_act_forward, conv_bn_act_backward,
      "{x = {2, 5, 4, 3}, weights = {3, 3, 3, 4}, gamma = {4}, beta = {4}, "
      "mean = {shape = {4}, constant = true}, "

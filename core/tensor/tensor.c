@@ -77,6 +77,14 @@ resin_status tensor_new(resin_context *context, resin_dtype dtype, int rank, con
     return tensor_new_deferred(context, dtype, rank, shape, NULL, out);
 }
 
+void tensor_give_elements(const resin_tensor *tensor, void *data) {
+    resin_storage *storage = tensor->storage;
+    tensor_recipe *recipe = storage->recipe;
+    storage->data = data;
+    storage->recipe = NULL;
+    recipe->release(tensor->context, recipe);
+}
+
 resin_status tensor_compute(const resin_tensor *tensor) {
     resin_storage *storage = tensor->storage;
     tensor_recipe *recipe = storage->recipe;
@@ -84,14 +92,9 @@ resin_status tensor_compute(const resin_tensor *tensor) {
     void *data;
     RESIN_TRY(resin_allocate(tensor->context, storage->bytes, &data));
     resin_status status = recipe->compute(recipe, data);
-    if (status != RESIN_OK) {
-        resin_deallocate(tensor->context, data);
-        return status;
-    }
-    storage->data = data;
-    storage->recipe = NULL;
-    recipe->release(tensor->context, recipe);
-    return RESIN_OK;
+    if (status == RESIN_OK) tensor_give_elements(tensor, data);
+    else resin_deallocate(tensor->context, data);
+    return status;
 }
 
 resin_status tensor_new_like(const resin_tensor *model, resin_tensor **out) {

@@ -64,6 +64,9 @@ resin_status tensor_new_deferred(resin_context *context, resin_dtype dtype, int 
                                  const int64_t *shape, tensor_recipe *recipe, resin_tensor **out);
 /* Makes the elements, if they do not exist yet. */
 resin_status tensor_compute(const resin_tensor *tensor);
+/* Gives a deferred tensor its elements, which somebody has made on the way: memory of the context,
+ * taken over. */
+void tensor_give_elements(const resin_tensor *tensor, void *data);
 /* A view of the same storage; `offset` is absolute, in elements. The graph is not touched. */
 resin_status tensor_view(resin_tensor *base, int rank, const int64_t *shape, const int64_t *stride,
                          int64_t offset, resin_tensor **out);

@@ -97,7 +97,7 @@ static problem new_problem(conv_shape s) {
 }
 static conv_image image_of(const problem *p) {
     if (!p->normalized) return (conv_image){.pixels = p->x.single};
-    return (conv_image){p->x.single, p->scale.single, p->shift.single};
+    return (conv_image){.pixels = p->x.single, .scale = p->scale.single, .shift = p->shift.single};
 }
 static void free_problem(problem *p) {
     array *arrays[] = {&p->x, &p->weights, &p->bias, &p->dy, &p->y, &p->dx, &p->dweights,
@@ -430,6 +430,72 @@ static void test_public_passes(void **state) {
     }
 }
 
+/* A forward pass whose image comes about on the way, with the kernels of each instruction set that
+ * can do that; with 1 and 3 threads the same bits. Returns how many can. */
+static int check_sum(resin_context *context, conv_shape shape) {
+    problem p = new_problem(shape);
+    int64_t channels = p.shape.in_c;
+    array shortcut = new_array(p.x.count), made = new_array(p.x.count);
+    array scale = new_array(channels), shift = new_array(channels);
+    conv_image image = {p.x.single, p.scale.single, p.shift.single,
+                        {shortcut.single, scale.single, shift.single, made.single}};
+    for (int64_t i = 0; i < p.x.count; i++) {
+        int64_t c = i % channels;
+        double add = shortcut.exact[i] * scale.exact[c] + shift.exact[c];
+        double z = (double)p.x.single[i] * p.scale.single[c] + p.shift.single[c] + add;
+        p.x.exact[i] = made.exact[i] = z < 0 ? 0 : z;
+    }
+    p.finished = false;
+    run_exact(context, &p, CONV_FORWARD);
+    size_t size = (size_t)p.y.count * sizeof(float);
+    float *first = malloc(size);
+    assert_non_null(first);
+    int sets_done = 0;
+    for (int set = 0; set < SETS; set++) {
+        const resin_kernel_table *kernels = resin_kernels_of(sets[set]);
+        if (!kernels) continue;
+        conv_call call = {.kernels = &kernels->conv, .shape = p.shape, .pass = CONV_FORWARD,
+                          .x = image, .weights = p.weights.single, .bias = p.bias.single,
+                          .result = p.y.single};
+        if (!conv_rows_reads_sum(&call)) continue;
+        sets_done++;
+        for (int threads = 1; threads <= 3; threads += 2) {
+            for (int64_t i = 0; i < made.count; i++) made.single[i] = NAN;
+            assert_int_equal(resin_set_threads(context, threads), RESIN_OK);
+            assert_int_equal(conv_run(context, &call, CONV_DIRECT), RESIN_OK);
+            if (threads == 1) memcpy(first, p.y.single, size);
+            assert_memory_equal(first, p.y.single, size);
+        }
+        assert_true(largest_error(&made) <= 8 * FLT_EPSILON);
+        /* Pixels lie below 4 here, and come with some roundings of their own. */
+        assert_true(largest_error(&p.y) <=
+                    4 * 4 * (terms(&p.shape, CONV_FORWARD) + 5) * FLT_EPSILON / 2);
+    }
+    assert_int_equal(resin_set_threads(context, 1), RESIN_OK);
+    free(first);
+    array *arrays[] = {&shortcut, &made, &scale, &shift};
+    for (int i = 0; i < 4; i++) free_array(arrays[i]);
+    free_problem(&p);
+    return sets_done;
+}
+
+static void test_sum(void **state) {
+    static const conv_shape also[] = {
+        {5, 13, 11, 48, 0, 0, 17, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+        {1, 57, 31, 80, 0, 0, 70, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+        {3, 27, 29, 512, 0, 0, 64, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+        {3, 27, 29, 20, 0, 0, 40, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+    };
+    int done = 0;
+    for (size_t i = 0; i < sizeof also / sizeof *also; i++) {
+        assert_true(check_sum(*state, also[i]) > 0);
+    }
+    for (int i = 0; i < LARGE_SHAPES; i++) {
+        if (large_shapes[i].kernel_h == 1) done += check_sum(*state, large_shapes[i]);
+    }
+    assert_true(done > 0);
+}
+
 /* Who is shown a result: copies it, counts the pixels of each piece, and sees whether they come in
  * order. */
 enum { MOST_SHOWN = 1024 };
@@ -727,6 +793,7 @@ int main(void) {
         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_large_shapes),   cmocka_unit_test(test_threads),
         cmocka_unit_test(test_public_passes),  cmocka_unit_test(test_shown),
+        cmocka_unit_test(test_sum),
         cmocka_unit_test(test_joint_backward),
         cmocka_unit_test(test_empty_batch),    cmocka_unit_test(test_product),
         cmocka_unit_test(test_product_batch),

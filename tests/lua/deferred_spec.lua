@@ -97,6 +97,73 @@ describe("a deferred output", function()
         assert.is_true(held(true) + 2 * 33 * 32 * 16 * 4 <= held(false) + 4096)
     end)
 
+    -- A unit without activation beside one with a shortcut, which convolutions read, and whoever
+    -- else: relu(a(x) + b(x)), then relu(c(d(y)) + y).
+    local function blocks(deferred, channels, size, kernel, read)
+        resin.seed(4)
+        local x = resin.randn{2, size, size + 1, 16}:require_grad()
+        local parameters = {}
+        local function run(kernel_size, input, inputs, shortcut, activation)
+            local w = weights(kernel_size, inputs, channels)
+            local gamma = resin.full({channels}, 0.7):require_grad()
+            for _, parameter in ipairs{w, gamma} do parameters[#parameters + 1] = parameter end
+            return resin.conv_bn_act(input, w, nil, gamma, nil, resin.zeros{channels},
+                resin.ones{channels}, shortcut,
+                {training = true, activation = activation, same = true, deferred = deferred})
+        end
+        local y = run(1, x, 16, run(1, x, 16, nil, "linear"), "relu")
+        if read then read(y) end
+        local z = run(kernel, run(kernel, y, channels, nil, "relu"), channels, y, "relu")
+        resin.sum(z * z):backward()
+        local results = {z:detach(), y:detach(), x.grad}
+        for _, parameter in ipairs(parameters) do results[#results + 1] = parameter.grad end
+        return results
+    end
+
+    for _, case in ipairs{{32, 25, 1}, {32, 25, 3}, {20, 25, 1}, {64, 40, 1}, {48, 5, 1}} do
+        it(("adds a shortcut: %d channels, %d rows, kernel %d"):format(table.unpack(case)),
+            function()
+                assert_same(blocks(true, table.unpack(case)), blocks(false, table.unpack(case)))
+            end)
+    end
+
+    it("with a shortcut is computed for another reader before", function()
+        local function sum(y) return resin.sum(y):item() end
+        local function maximum(y)
+            return resin.sum(resin.max_pool2d(y, {kernel = 3, stride = 2})):item()
+        end
+        for _, reader in ipairs{sum, maximum} do
+            local read = {}
+            local function remember(y) read[#read + 1] = reader(y) end
+            assert_same(blocks(true, 32, 25, 1, remember), blocks(false, 32, 25, 1, remember))
+            assert.is_true(math.abs(read[1] - read[2]) <= 1e-5 * read[2] and read[2] > 0)
+        end
+    end)
+
+    it("with a shortcut has a gradient that nobody's reading brought", function()
+        local gradients = {}
+        for i, deferred in ipairs{true, false} do
+            resin.seed(5)
+            local x, w = resin.randn{2, 5, 5, 4}:require_grad(), weights(3, 4, 4)
+            local y = resin.conv_bn_act(x, w, nil, nil, nil, resin.zeros{4}, resin.ones{4}, x,
+                {training = true, activation = "relu", same = true, deferred = deferred})
+            y:backward(resin.randn{2, 5, 5, 4})
+            gradients[i] = {x.grad, w.grad}
+        end
+        assert_same(gradients[1], gradients[2])
+    end)
+
+    it("cannot be computed when its shortcut has been changed", function()
+        resin.seed(5)
+        local x, w = resin.randn{2, 5, 5, 4}, weights(3, 4, 4)
+        local y = resin.conv_bn_act(x, w, nil, nil, nil, resin.zeros{4}, resin.ones{4}, x,
+            {training = true, activation = "relu", same = true, deferred = true})
+        x:copy_(resin.ones(x:shape()))
+        assert.has_error(function() y:totable() end,
+            "conv_bn_act: the shortcut of a deferred result was changed in place before the "
+                .. "result was read")
+    end)
+
     local function both()
         local results = {}
         for i, deferred in ipairs{true, false} do

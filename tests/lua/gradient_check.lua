@@ -37,7 +37,7 @@ function gradient_check.arguments(signature)
     local tensors, attributes = {}, {}
     local before, after = signature:match("^([^;]*);?(.*)$")
     for part in before:gmatch("[^,]+") do
-        local name, mark = trim(part):match("^([%w_]+)([?*~]?)$")
+        local name, mark = trim(part):match("^([%w_]+)([?*]?)~?$")
         tensors[#tensors + 1] = { name = name, optional = mark == "?", variadic = mark == "*" }
     end
     for part in after:gmatch("[^,]+") do attributes[trim(part:match("^[^:]+"))] = true end

@@ -93,7 +93,8 @@ local function with_result(steps, outputs, training)
     for _, copy in ipairs(fusion.fuse(copies, last)) do
         local step, input = copy.step, copy.step.inputs[1]
         local fused = copy.layer ~= step.layer
-        result[step] = not (passes_on(step, training) or training and fused and copy.layer.deferred)
+        local unwritten = training and fused and copy.layer.unwritten
+        result[step] = not (passes_on(step, training) or unwritten)
         if training and step.layer.kind == "relu" and not fused and readers[input] == 1 then
             result[input] = false -- the gradient of relu needs its result only
         end

@@ -18,9 +18,9 @@ local fusion = {}
 local Unit = {}
 Unit.__index = Unit
 
--- `convolution` may be nil. `deferred`: only convolutions and maxima over windows read the result,
--- so that in training it need not go to memory.
-local function new_unit(convolution, normalization, activation, deferred)
+-- `convolution` may be nil. `deferred`: in training the result comes about where it is read;
+-- `unwritten`: and need not go to memory there.
+local function new_unit(convolution, normalization, activation, deferred, unwritten)
     local function attributes(of_norm)
         local all = {}
         for name, value in pairs(convolution and convolution.attributes or {}) do
@@ -32,7 +32,7 @@ local function new_unit(convolution, normalization, activation, deferred)
         return all
     end
     return setmetatable({
-        conv = convolution, norm = normalization, deferred = deferred,
+        conv = convolution, norm = normalization, unwritten = unwritten,
         inference = attributes(normalization.inference_attributes),
         training = attributes(normalization.training_attributes),
     }, Unit)
@@ -113,6 +113,25 @@ local function only_windows_read(readers, value)
     return true
 end
 
+-- `taken`: the chains by their steps.
+local function is_shortcut_of_deferred(readers, taken, value)
+    local reader = only_reader(readers, value)
+    local chain = reader and taken[reader]
+    return chain and chain.conv and chain.relu and chain.shortcut == value or false
+end
+
+-- Whether the result of a chain comes about where it is read, and whether nothing reads it from
+-- memory: convolutions and maxima normalize on the way, and convolutions add a shortcut, which is then written; that may be
+-- a chain without relu itself.
+local function how_deferred(chain, readers, taken)
+    if not chain.conv then return false, false end
+    if chain.add then return chain.relu ~= nil, false end
+    local unwritten
+    if chain.relu then unwritten = only_windows_read(readers, chain.last)
+    else unwritten = is_shortcut_of_deferred(readers, taken, chain.last) end
+    return unwritten, unwritten
+end
+
 --- The steps with chains replaced. A step is {layer, inputs (steps, or {input = i})}; the fused
 --- ones keep the identity of their last step, so that readers need no change, and stand in its
 --- place, where the shortcut has been computed.
@@ -123,12 +142,10 @@ function fusion.fuse(steps, outputs)
             local chain = chain_of(step, readers, taken)
             if chain then
                 for _, name in ipairs{"conv", "norm", "add", "relu"} do
-                    if chain[name] then taken[chain[name]] = true end
+                    if chain[name] then taken[chain[name]] = chain end
                 end
                 local unit = new_unit(chain.conv and chain.conv.layer, step.layer,
-                    chain.relu and "relu" or "linear",
-                    chain.conv and chain.relu and not chain.add
-                        and only_windows_read(readers, chain.last))
+                    chain.relu and "relu" or "linear", how_deferred(chain, readers, taken))
                 chain.last.fused = {
                     layer = unit, inputs = {(chain.conv or step).inputs[1], chain.shortcut},
                 }
