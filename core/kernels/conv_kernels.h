@@ -12,7 +12,7 @@ enum {
     WINOGRAD_ROW = 64,         /* floats of a row of v, for few tiles */
     /* Input channels that are multiplied at a time, for few tiles, and what it takes. */
     WINOGRAD_FEW_TILES = 16,
-    WINOGRAD_FEW_CHANNELS = 16,
+    WINOGRAD_FEW_CHANNELS = 32,
     WINOGRAD_FEW_SCRATCH = 15 * WINOGRAD_FEW_CHANNELS
 };
 
@@ -31,12 +31,13 @@ typedef struct winograd_few {
     const float *weights, *next;      /* addressed as for winograd_weights; those wanted next */
     int64_t tap_step, row_step;
     bool rotated;
-    bool laid; /* the weights are in 9 taps of WINOGRAD_FEW_CHANNELS rows of few_columns */
+    bool laid; /* 9 taps of WINOGRAD_FEW_CHANNELS rows of few_columns, not rotated */
     const float *v; /* rows of WINOGRAD_ROW floats */
     int64_t v_plane;
     float *m;       /* rows of few_columns; = or += the product */
     int64_t m_plane;
     bool accumulate;
+    bool last; /* nothing more is added to m: it is brought to scale */
 } winograd_few;
 
 /* Winograd's F(4x4, 4x4), for strided convolutions by phases: 7 x 7 in, 4 x 4 out. */

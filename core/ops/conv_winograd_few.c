@@ -60,10 +60,11 @@ static void few_piece(void *argument, int64_t piece, int worker) {
     lists[1] = list_tiles(w, w->tiled_h / 4 * 4);
     float *scratch = w->u + worker * w->u_size, *m = w->m + worker * w->m_size;
     const winograd_part part = winograd_weights_part(w, panel, 0, w->in_c);
+    bool laid = w->prepared != NULL;
     winograd_few call = {
         .all = &lists[0], .high = &lists[1], .columns = winograd_panel_columns(w, panel),
-        .tap_step = part.tap_step, .row_step = part.row_step, /* of weights that are not laid */
-        .rotated = w->rotated, .laid = w->prepared != NULL,
+        .tap_step = laid ? chunk_floats(w) / 9 : part.tap_step,
+        .row_step = laid ? w->panel_columns : part.row_step, .rotated = w->rotated, .laid = laid,
         .v_plane = w->block_tiles * WINOGRAD_ROW + WINOGRAD_LINE,
         .m = m, .m_plane = (w->tiles + 1) * w->panel_columns + WINOGRAD_LINE};
     for (int64_t i = 0; i < chunks; i++) {
@@ -75,6 +76,7 @@ static void few_piece(void *argument, int64_t piece, int worker) {
         call.next = i + 1 < chunks ? chunk_weights(w, panel, i + 1)
                                    : chunk_weights(w, conv_min(panel + w->workers, panels - 1), 0);
         call.accumulate = i > 0;
+        call.last = chunk.first + chunk.count == w->in_c;
         w->kernels->winograd_few(&call, scratch);
     }
     winograd_transform_result(w, 0, w->bands, panel, m, w->panel_columns, call.m_plane);
