@@ -36,6 +36,7 @@ typedef struct winograd {
     int64_t result_c;            /* of all */
     int64_t pad_top, pad_left;
     int64_t tiled_h, tiled_w, tiles_h, tiles_w, tiles; /* the image that is cut into tiles */
+    int64_t narrow_h, narrow_w;     /* so many tiles at the end of a column or row have 3 outputs */
     int64_t panels, panel_columns;  /* of a group; columns of a panel, at most */
     int64_t bundle, bundles;        /* groups of a bundle, and how many bundles there are */
 

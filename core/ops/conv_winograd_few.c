@@ -34,13 +34,14 @@ static const float *chunk_weights(const winograd *w, int64_t panel, int64_t chun
     return w->prepared + (panel * w->slices * slice_chunks(w) + chunk) * chunk_floats(w);
 }
 
-/* The tiles of all images whose rows end at `height` or above. */
-static winograd_list list_tiles(const winograd *w, int64_t height) {
+/* The tiles of all images, but for those that the last `without` rows of tiles consist of. */
+static winograd_list list_tiles(const winograd *w, int64_t without) {
     winograd_list list = {.tiles = 0};
     for (int narrow = 0; narrow < 2; narrow++) {
         for (int64_t tile = 0; tile < w->tiles; tile++) {
             int64_t row = tile / w->tiles_w % w->tiles_h, column = tile % w->tiles_w;
-            if (narrow != (4 * column + 4 > w->tiled_w) || 4 * row >= height) continue;
+            if (narrow != (column >= w->tiles_w - w->narrow_w)) continue;
+            if (row >= w->tiles_h - without) continue;
             list.v[list.tiles] = tile * WINOGRAD_ROW;
             list.m[list.tiles++] = tile * w->panel_columns;
         }
@@ -56,8 +57,8 @@ static void few_piece(void *argument, int64_t piece, int worker) {
     winograd_list lists[2];
     int64_t panel = piece, panels = w->groups * w->panels, group = panel / w->panels;
     int64_t chunks = w->slices * slice_chunks(w);
-    lists[0] = list_tiles(w, w->tiled_h);
-    lists[1] = list_tiles(w, w->tiled_h / 4 * 4);
+    lists[0] = list_tiles(w, 0);
+    lists[1] = list_tiles(w, w->narrow_h);
     float *scratch = w->u + worker * w->u_size, *m = w->m + worker * w->m_size;
     const winograd_part part = winograd_weights_part(w, panel, 0, w->in_c);
     bool laid = w->prepared != NULL;
@@ -82,7 +83,15 @@ static void few_piece(void *argument, int64_t piece, int worker) {
     winograd_transform_result(w, 0, w->bands, panel, m, w->panel_columns, call.m_plane);
 }
 
+/* Where tiles of four outputs would reach beyond the image, some at the end take three, which spares
+ * each of them a point: 14 = 4 + 4 + 3 + 3. */
+static int64_t narrow_tiles(int64_t outputs, int64_t tiles) {
+    return conv_min(4 * tiles - outputs, tiles);
+}
+
 static void cut_for_few(winograd *w) {
+    w->narrow_h = narrow_tiles(w->tiled_h, w->tiles_h);
+    w->narrow_w = narrow_tiles(w->tiled_w, w->tiles_w);
     w->panel_columns = w->kernels->few_columns;
     w->panels = conv_divide_up(w->out_c, w->panel_columns);
     winograd_cut(w, w->tiles); /* one block */

@@ -68,15 +68,21 @@ resin_status winograd_reserve_strips(resin_context *context, winograd *w) {
     return conv_reserve(context, resin_workers(context), w->strip_size, &w->strips);
 }
 
+/* The first pixel of a tile in a row or column of so many. */
+static int64_t tile_begin(int64_t tile, int64_t tiles, int64_t narrow) {
+    return 4 * tile - conv_max(tile - (tiles - narrow), 0);
+}
+
 /* Some bands, one below the other, that a strip holds at once. */
 typedef struct band_run {
     int64_t bands, tiles; /* tiles of each */
-    int64_t image, top, left;
+    int64_t image, row, top, left; /* row of tiles */
 } band_run;
 
 static band_run run_of_bands(const winograd *w, int64_t band, int64_t last) {
     int64_t row = band / w->cuts, cut = band % w->cuts, tile_row = row % w->tiles_h;
-    band_run run = {.image = row / w->tiles_h, .top = 4 * tile_row,
+    band_run run = {.image = row / w->tiles_h, .row = tile_row,
+                    .top = tile_begin(tile_row, w->tiles_h, w->narrow_h),
                     .left = 4 * cut * w->band_tiles,
                     .tiles = conv_min(w->band_tiles, w->tiles_w - cut * w->band_tiles)};
     run.bands = w->cuts > 1 ? 1 : conv_min(conv_min(last - band, w->tiles_h - tile_row),
@@ -89,9 +95,11 @@ static band_run run_of_bands(const winograd *w, int64_t band, int64_t last) {
 /* Copies the source pixels of a run of bands. */
 static conv_strip copy_source(const winograd *w, const band_run *run, int64_t channel,
                               int64_t channels, float *pixels) {
+    int64_t last = tile_begin(run->row + run->bands - 1, w->tiles_h, w->narrow_h);
     const conv_strip strip = {.image = run->image, .top = run->top - w->pad_top,
-                              .left = run->left - w->pad_left, .rows = 4 * run->bands + 2,
-                              .columns = 4 * run->tiles + 2, .channel = channel,
+                              .left = run->left - w->pad_left, .rows = last - run->top + 6,
+                              .columns = 4 * run->tiles - conv_max(w->narrow_w - 1, 0) + 2,
+                              .channel = channel,
                               .channels = channels,
                               .pixel_step = conv_round_up(channels, w->kernels->vector)};
     conv_copy_strip(&w->source, &strip, pixels);
@@ -105,11 +113,18 @@ void winograd_transform_source(const winograd *w, int64_t first, int64_t last, i
     for (int64_t band = first; band < last;) {
         band_run run = run_of_bands(w, band, last);
         conv_strip strip = copy_source(w, &run, channel, channels, pixels);
-        int64_t line = strip.columns * strip.pixel_step;
-        for (int64_t i = 0; i < run.bands; i++) {
-            w->kernels->winograd_input(run.tiles, strip.pixel_step, pixels + 4 * i * line, line,
+        int64_t line = strip.columns * strip.pixel_step, wide = run.tiles - w->narrow_w;
+        for (int64_t i = 0; i < run.bands; i++, v += run.tiles * row) {
+            int64_t top = tile_begin(run.row + i, w->tiles_h, w->narrow_h);
+            const float *band_pixels = pixels + (top - run.top) * line;
+            w->kernels->winograd_input(wide, strip.pixel_step, band_pixels, line,
                                        strip.pixel_step, v, row, plane);
-            v += run.tiles * row;
+            for (int64_t t = wide; t < run.tiles; t++) {
+                int64_t left = tile_begin(t, w->tiles_w, w->narrow_w);
+                w->kernels->winograd_input(1, strip.pixel_step,
+                                           band_pixels + left * strip.pixel_step, line,
+                                           strip.pixel_step, v + t * row, row, plane);
+            }
         }
         band += run.bands;
     }
@@ -176,17 +191,20 @@ void winograd_transform_result(const winograd *w, int64_t first, int64_t last, i
     const float *bias = w->bias ? w->bias + channel : NULL;
     for (int64_t band = first; band < last; band++) {
         band_run run = run_of_bands(w, band, band + 1);
-        int inside = (int)conv_min(w->tiled_h - run.top, 4);
+        int64_t wide = run.tiles - w->narrow_w, left = run.left;
+        int inside = (int)conv_min(w->tiled_h - run.top,
+                                   run.row < w->tiles_h - w->narrow_h ? 4 : 3);
         float *to = w->result + (run.image * w->tiled_h + run.top) * line + run.left * step +
                     channel;
         for (int64_t t = 0; t < run.tiles; t++) {
-            int pixels = (int)conv_min(w->tiled_w - run.left - 4 * t, 4);
+            int pixels = (int)conv_min(w->tiled_w - left, t < wide ? 4 : 3);
             conv_epilogue here;
             bool finished = conv_epilogue_at(w->call, to, channel, &here);
             w->kernels->winograd_output(columns, m, plane, bias, to, line, step, inside, pixels,
                                         w->add, finished ? &here : NULL);
             m += row;
-            to += 4 * step;
+            left += pixels;
+            to += pixels * step;
         }
     }
 }
