@@ -8,10 +8,6 @@
 /* For few channels and very large windows: small code. */
 #define RARELY __attribute__((noinline, cold))
 
-static ALWAYS_INLINE pool_positions positions_from(pool_positions p, int64_t element) {
-    return (pool_positions){p.narrow ? p.narrow + element : NULL, p.wide ? p.wide + element : NULL};
-}
-
 static ALWAYS_INLINE int32_t position_at(pool_positions p, int64_t element) {
     return p.narrow ? p.narrow[element] : p.wide[element];
 }
@@ -88,7 +84,7 @@ static ALWAYS_INLINE void REAL_NAME(take_larger)(vreal *best, vmask *at, vreal v
 static ALWAYS_INLINE void REAL_NAME(max_of_pixels)(int64_t channels, int64_t count, int64_t first,
                                                    const real *x, const real *scale,
                                                    const real *shift, real *best,
-                                                   uint8_t *columns) {
+                                                   uint8_t *columns, const bool positions) {
     for (int64_t c = 0; c < channels; c += VECTOR_REALS) {
         if (c + VECTOR_REALS > channels) c = channels - VECTOR_REALS;
         vreal largest = {0};
@@ -99,19 +95,19 @@ static ALWAYS_INLINE void REAL_NAME(max_of_pixels)(int64_t channels, int64_t cou
             __builtin_prefetch(pixel + PREFETCH_AHEAD);
             if (scale) v = v * REAL_NAME(real_load)(scale + c) + REAL_NAME(real_load)(shift + c);
             if (j == 0) largest = v;
-            else if (!columns) largest = REAL_NAME(larger)(largest, v);
+            else if (!positions) largest = REAL_NAME(larger)(largest, v);
             else
                 REAL_NAME(take_larger)(&largest, &column, v,
                                        (vmask){0} + (int32_t)(first + j));
         }
         REAL_NAME(real_store)(best + c, largest);
-        if (columns) REAL_NAME(store_positions)(columns + c, column);
+        if (positions) REAL_NAME(store_positions)(columns + c, column);
     }
 }
 
 static RARELY void REAL_NAME(max_of_few)(int64_t channels, int64_t count, int64_t first,
                                          const real *x, const real *scale, const real *shift,
-                                         real *best, pool_positions columns) {
+                                         real *best, pool_positions columns, int64_t to) {
     for (int64_t c = 0; c < channels; c++) {
         int64_t column = first;
         real largest = 0;
@@ -122,36 +118,41 @@ static RARELY void REAL_NAME(max_of_few)(int64_t channels, int64_t count, int64_
             largest = v;
             column = first + j;
         }
-        best[c] = largest;
-        set_position(columns, c, (int32_t)column);
+        best[to + c] = largest;
+        set_position(columns, to + c, (int32_t)column);
     }
 }
 
+/* Into elements from `to` on. */
 static __attribute__((noinline)) void REAL_NAME(max_of_any)(int64_t channels, int64_t count,
                                                             int64_t first, const real *x,
                                                             const real *scale, const real *shift,
-                                                            real *best, pool_positions columns) {
+                                                            real *best, pool_positions columns,
+                                                            int64_t to) {
     if (channels >= VECTOR_REALS && !columns.wide)
-        REAL_NAME(max_of_pixels)(channels, count, first, x, scale, shift, best, columns.narrow);
+        REAL_NAME(max_of_pixels)(channels, count, first, x, scale, shift, best + to,
+                                 columns.narrow ? columns.narrow + to : NULL,
+                                 columns.narrow != NULL);
     else
-        REAL_NAME(max_of_few)(channels, count, first, x, scale, shift, best, columns);
+        REAL_NAME(max_of_few)(channels, count, first, x, scale, shift, best, columns, to);
 }
 
 /* `whole`: how many pixels the windows have for which this is compiled, 0: for none. */
 static ALWAYS_INLINE void REAL_NAME(max_along)(const pool_row *row, const real *x,
                                                const real *scale, const real *shift, real *best,
-                                               pool_positions columns, const int whole) {
+                                               pool_positions columns, const int whole,
+                                               const bool positions) {
     for (int64_t j = 0; j < row->windows; j++) {
         int64_t start = j * row->stride - row->before, from = start < 0 ? 0 : start;
         int64_t end = start + row->kernel < row->pixels ? start + row->kernel : row->pixels;
         const real *pixels = x + from * row->channels;
-        real *to = best + j * row->channels;
-        pool_positions at = positions_from(columns, j * row->channels);
+        int64_t to = j * row->channels;
         if (whole && end - from == whole)
-            REAL_NAME(max_of_pixels)(row->channels, whole, 0, pixels, scale, shift, to, at.narrow);
+            REAL_NAME(max_of_pixels)(row->channels, whole, 0, pixels, scale, shift, best + to,
+                                     positions ? columns.narrow + to : NULL, positions);
         else
             REAL_NAME(max_of_any)(row->channels, end - from, from - start, pixels, scale, shift,
-                                  to, at);
+                                  best, columns, to);
     }
 }
 
@@ -159,13 +160,13 @@ static void REAL_NAME(max_in_row)(const pool_row *row, const void *x, const void
                                   const void *shift, void *best, pool_positions columns) {
 #if REAL_BITS == 32 && VECTOR_FLOATS > 8
     if (row->kernel == 3 && row->channels >= VECTOR_FLOATS && !columns.wide) {
-        const pool_positions none = {NULL, NULL};
-        if (!columns.narrow && !scale) return max_along_float(row, x, NULL, NULL, best, none, 3);
-        if (columns.narrow && !scale) return max_along_float(row, x, NULL, NULL, best, columns, 3);
-        if (columns.narrow) return max_along_float(row, x, scale, shift, best, columns, 3);
+        if (columns.narrow && scale)
+            return max_along_float(row, x, scale, shift, best, columns, 3, true);
+        if (columns.narrow) return max_along_float(row, x, NULL, NULL, best, columns, 3, true);
+        if (!scale) return max_along_float(row, x, NULL, NULL, best, columns, 3, false);
     }
 #endif
-    REAL_NAME(max_along)(row, x, scale, shift, best, columns, 0);
+    REAL_NAME(max_along)(row, x, scale, shift, best, columns, 0, false);
 }
 
 static ALWAYS_INLINE void REAL_NAME(max_of_vectors)(int64_t count, const pool_three *three,
@@ -221,12 +222,13 @@ static void REAL_NAME(max_of_three)(int64_t count, const pool_three *three, bool
 
 /* ---- Gradients of maxima --------------------------------------------------------------------- */
 
-/* The windows that cover a pixel, rows x windows of them: dy and positions of the first, where the
- * pixel's position is `place`; in the others it is less by so many steps. */
+/* The windows that cover a pixel, rows x windows of them. In the first, which begins at an element
+ * of dy and of positions, the pixel's position is `place`, in the others so many steps less. */
 typedef struct REAL_NAME(covering) {
     int64_t channels, rows, windows, line; /* elements from row to row */
     const real *dy;
     pool_positions positions;
+    int64_t first;
     int32_t place, row_step, window_step;
 } REAL_NAME(covering);
 
@@ -244,8 +246,8 @@ static ALWAYS_INLINE void REAL_NAME(gather_four)(REAL_NAME(covering) from, real 
     const int32_t a = from.place, b = from.windows > 1 ? a - from.window_step : -1;
     const int32_t c = from.rows > 1 ? a - from.row_step : -1;
     const int32_t d = from.rows > 1 && from.windows > 1 ? c - from.window_step : -1;
-    const real *dy = from.dy;
-    const uint8_t *position = from.positions.narrow;
+    const real *dy = from.dy + from.first;
+    const uint8_t *position = from.positions.narrow + from.first;
     for (int64_t k = 0; k < from.channels; k += VECTOR_REALS) {
         if (k + VECTOR_REALS > from.channels) k = from.channels - VECTOR_REALS;
         vreal sum = REAL_NAME(share)(dy + k, position + k, a);
@@ -258,15 +260,15 @@ static ALWAYS_INLINE void REAL_NAME(gather_four)(REAL_NAME(covering) from, real 
     }
 }
 
-static ALWAYS_INLINE void REAL_NAME(gather)(REAL_NAME(covering) from, real *dx) {
-    for (int64_t c = 0; c < from.channels; c += VECTOR_REALS) {
-        if (c + VECTOR_REALS > from.channels) c = from.channels - VECTOR_REALS;
+static __attribute__((noinline)) void REAL_NAME(gather)(const REAL_NAME(covering) *from, real *dx) {
+    for (int64_t c = 0; c < from->channels; c += VECTOR_REALS) {
+        if (c + VECTOR_REALS > from->channels) c = from->channels - VECTOR_REALS;
         vreal sum = {0};
-        for (int32_t i = 0; i < from.rows; i++)
-            for (int32_t j = 0; j < from.windows; j++) {
-                int64_t e = i * from.line + j * from.channels + c;
-                sum += REAL_NAME(share)(from.dy + e, from.positions.narrow + e,
-                                        from.place - i * from.row_step - j * from.window_step);
+        for (int32_t i = 0; i < from->rows; i++)
+            for (int32_t j = 0; j < from->windows; j++) {
+                int64_t e = from->first + i * from->line + j * from->channels + c;
+                sum += REAL_NAME(share)(from->dy + e, from->positions.narrow + e,
+                                        from->place - i * from->row_step - j * from->window_step);
             }
         REAL_NAME(real_store)(dx + c, sum);
     }
@@ -277,7 +279,7 @@ static RARELY void REAL_NAME(gather_few)(const REAL_NAME(covering) *from, real *
         real sum = 0;
         for (int32_t i = 0; i < from->rows; i++)
             for (int32_t j = 0; j < from->windows; j++) {
-                int64_t e = i * from->line + j * from->channels + c;
+                int64_t e = from->first + i * from->line + j * from->channels + c;
                 if (position_at(from->positions, e) ==
                     from->place - i * from->row_step - j * from->window_step)
                     sum += from->dy[e];
@@ -286,36 +288,27 @@ static RARELY void REAL_NAME(gather_few)(const REAL_NAME(covering) *from, real *
     }
 }
 
-static __attribute__((noinline)) void REAL_NAME(gather_any)(const REAL_NAME(covering) *from,
-                                                            real *dx) {
-    if (from->channels >= VECTOR_REALS && from->positions.narrow) REAL_NAME(gather)(*from, dx);
-    else REAL_NAME(gather_few)(from, dx);
-}
-
-static void REAL_NAME(max_gradient)(const pool_row *row_, const pool_cover *cover_, void *dx_) {
+static void REAL_NAME(max_gradient)(const pool_row *row_, const pool_cover *cover, void *dx_) {
     const pool_row row = *row_;
-    const pool_cover cover = *cover_;
     real *dx = dx_;
     int64_t first = 0, last = 0; /* the windows first .. last - 1 cover the pixel */
+    REAL_NAME(covering) from = {
+        .channels = row.channels, .rows = cover->rows, .line = row.windows * row.channels,
+        .dy = cover->dy, .positions = cover->positions,
+        .row_step = (int32_t)(cover->stride * row.kernel), .window_step = (int32_t)row.stride};
+    const bool few = row.channels < VECTOR_REALS || !from.positions.narrow;
+    const bool up_to_two = REAL_BITS == 32 && (from.rows == 1 || from.rows == 2);
     for (int64_t p = 0; p < row.pixels; p++, dx += row.channels) {
         int64_t column = p + row.before;
         while (first < row.windows && column - first * row.stride >= row.kernel) first++;
         while (last < row.windows && last * row.stride <= column) last++;
-        const REAL_NAME(covering) from = {
-            .channels = row.channels, .rows = cover.rows, .windows = last - first,
-            .line = row.windows * row.channels,
-            .dy = (const real *)cover.dy + first * row.channels,
-            .positions = positions_from(cover.positions, first * row.channels),
-            .place = (int32_t)(cover.at * row.kernel + column - first * row.stride),
-            .row_step = (int32_t)(cover.stride * row.kernel), .window_step = (int32_t)row.stride};
-#if REAL_BITS == 32
-        if (from.rows >= 1 && from.rows <= 2 && from.windows >= 1 && from.windows <= 2 &&
-            row.channels >= VECTOR_FLOATS && from.positions.narrow) {
-            gather_four_float(from, dx);
-            continue;
-        }
-#endif
-        REAL_NAME(gather_any)(&from, dx);
+        from.windows = last - first;
+        from.first = first * row.channels;
+        from.place = (int32_t)(cover->at * row.kernel + column - first * row.stride);
+        if (few) REAL_NAME(gather_few)(&from, dx);
+        else if (up_to_two && (from.windows == 1 || from.windows == 2))
+            REAL_NAME(gather_four)(from, dx);
+        else REAL_NAME(gather)(&from, dx);
     }
 }
 
@@ -348,15 +341,19 @@ static void REAL_NAME(sum_window)(int64_t channels, const void *x_, const pool_w
     }
 }
 
+static RARELY void REAL_NAME(add_rest)(int64_t channels, const real *dy, real factor, bool first,
+                                       real *dx) {
+    for (int64_t c = 0; c < channels; c++) dx[c] = first ? factor * dy[c] : dx[c] + factor * dy[c];
+}
+
 static void REAL_NAME(add_scaled)(int64_t channels, const void *dy_, double factor_, bool first,
                                   void *dx_) {
     const real *dy = dy_, factor = (real)factor_;
     real *dx = dx_;
-    if (first) {
-#pragma omp simd
-        for (int64_t c = 0; c < channels; c++) dx[c] = factor * dy[c];
-    } else {
-#pragma omp simd
-        for (int64_t c = 0; c < channels; c++) dx[c] += factor * dy[c];
+    int64_t c = 0;
+    for (; c + VECTOR_REALS <= channels; c += VECTOR_REALS) {
+        vreal share = factor * REAL_NAME(real_load)(dy + c);
+        REAL_NAME(real_store)(dx + c, first ? share : REAL_NAME(real_load)(dx + c) + share);
     }
+    REAL_NAME(add_rest)(channels - c, dy + c, factor, first, dx + c);
 }
