@@ -12,7 +12,8 @@ enum {
     PARTS = 16,
     PART_PIXELS = 392, /* at least */
     BLOCK_PIXELS = 112,
-    BLOCK_FLOATS = 128 << 10 /* of the gradient and x: half the second-level cache */
+    BLOCK_FLOATS = 128 << 10, /* of the gradient and x: half the second-level cache */
+    FAR_ROWS = 1024 /* floats apart at which rows share few places of a cache: better copied */
 };
 
 typedef struct rows_sweep {
@@ -78,14 +79,16 @@ static void multiply_by_weights(const rows_sweep *d, const sweep_block *b) {
     }
 }
 
-/* Adds to dweights, while the next pixels of x are fetched. */
+/* Adds to dweights, while the next pixels of x are fetched, and those of dx, which are written, and
+ * perhaps added to, sooner than they could come from far. */
 static void multiply_with_x(const rows_sweep *d, const sweep_block *b, bool accumulate) {
     const conv_kernels *kernels = d->data->kernels;
     int64_t in_c = d->data->shape.in_c, out_c = d->data->shape.out_c;
     int64_t next = conv_min(b->pixel + b->count, d->grid.pixels);
     conv_fetch fetch = {{b->x, b->x, b->x}, {0}, {0}};
-    fetch_pixels(&fetch, 0, d->weights->x.pixels + next * in_c, b->count * in_c,
-                 product_steps(d, in_c, out_c, b->count));
+    int64_t steps = product_steps(d, in_c, out_c, b->count);
+    fetch_pixels(&fetch, 0, d->weights->x.pixels + next * in_c, b->count * in_c, steps);
+    fetch_pixels(&fetch, 1, d->data->result + next * in_c, b->count * in_c, steps);
     conv_fetch_in_line(&fetch, b->count);
     for (int64_t j = 0; j < out_c; j += kernels->block_columns) {
         kernels->product_fetch(1, 0, 0, in_c, (int)conv_min(kernels->block_columns, out_c - j),
@@ -131,7 +134,7 @@ static void cut(rows_sweep *d) {
     int64_t part = conv_divide_up(d->grid.pixels, PARTS);
     int64_t blocks = conv_divide_up(part, conv_max(most / rows, 1) * rows);
     d->block_pixels = conv_round_up(conv_divide_up(part, blocks), rows);
-    d->in_place = !d->weights->x.scale && s->in_c % 256 != 0;
+    d->in_place = !d->weights->x.scale && s->in_c % FAR_ROWS != 0;
     d->gradient_row = conv_row_floats(s->out_c);
     d->x_row = d->in_place ? s->in_c : conv_row_floats(s->in_c);
     d->rows_size = d->block_pixels * (d->gradient_row + (d->in_place ? 0 : d->x_row));
