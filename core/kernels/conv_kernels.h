@@ -17,8 +17,8 @@ enum {
 };
 
 /* Some tiles: their rows of v and m, as floats from the first. Where fewer than four columns of a
- * tile are wanted, the last point of each of its rows is of no use: such tiles come behind the `wide`
- * ones. One more, whose row of m nobody reads, makes the number even. */
+ * tile are wanted, the last point of each of its rows is of no use: such tiles come behind the
+ * `wide` ones. One more, whose row of m nobody reads, makes the number even. */
 typedef struct winograd_list {
     int tiles, wide;
     int64_t v[WINOGRAD_FEW_TILES + 1], m[WINOGRAD_FEW_TILES + 1];

@@ -83,8 +83,8 @@ static void few_piece(void *argument, int64_t piece, int worker) {
     winograd_transform_result(w, 0, w->bands, panel, m, w->panel_columns, call.m_plane);
 }
 
-/* Where tiles of four outputs would reach beyond the image, some at the end take three, which spares
- * each of them a point: 14 = 4 + 4 + 3 + 3. */
+/* Where tiles of four outputs would reach beyond the image, some at the end take three, which
+ * spares each of them a point: 14 = 4 + 4 + 3 + 3. */
 static int64_t narrow_tiles(int64_t outputs, int64_t tiles) {
     return conv_min(4 * tiles - outputs, tiles);
 }
