@@ -1,13 +1,22 @@
 /* pool.c: see pool.h. The threads of a pool sleep on a condition; between the jobs of a training step,
- * which follow one another within microseconds, they look for the next job for a while before. */
+ * which follow one another within microseconds, they look for the next job for a while before. Only
+ * who sleeps or wakes a sleeper takes the lock: a thread that leaves one job must not hold up the
+ * next.
+ *
+ * A job is open from when it is told until its pieces are all claimed. A thread first counts itself
+ * inside, then looks whether a job is open, and only then reads it; the caller first closes the job,
+ * then waits until nobody is inside. So no thread reads a job while the next one is written. (All of
+ * these are in one order for everybody: the default of atomic operations.) */
 #include "core/base/pool.h"
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdalign.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
-enum { MAX_WORKERS = 64, LOOKS_BETWEEN_CLOCK = 32 };
+enum { MAX_WORKERS = 64, LOOKS_BETWEEN_CLOCK = 32, LINE = 64 };
 /* Longer than the pauses between jobs of a step, shorter than a time slice of the system. */
 static const long look_nanoseconds = 50000;
 
@@ -22,15 +31,18 @@ struct resin_pool {
     pthread_mutex_t lock;
     pthread_cond_t work, done;
     pthread_t thread[MAX_WORKERS];
-    int threads;  /* started, numbered 1 .. threads; 0 is the caller */
-    int sleeping; /* threads that wait for `work` */
-    bool stop;
+    int threads;                /* started, numbered 1 .. threads; 0 is the caller */
+    atomic_int sleeping;        /* threads that wait for `work` */
+    atomic_bool caller_sleeps;  /* the caller waits for `done` */
+    atomic_bool stop;
 
     pool_job job;
-    bool open;               /* threads may still join the job */
-    atomic_uint number;      /* of the job; what threads look at */
-    atomic_int inside;       /* threads that have joined and not left; changed under the lock */
-    atomic_int_fast64_t next; /* the first piece that nobody has claimed */
+    atomic_bool open;
+    /* What threads look at, what they claim, and what the caller looks at: each on a cache line of
+     * its own. */
+    alignas(LINE) atomic_uint number;       /* of jobs that were told */
+    alignas(LINE) atomic_int_fast64_t next; /* the first piece that nobody has claimed */
+    alignas(LINE) atomic_int inside;
 };
 
 /* ---- Waiting -------------------------------------------------------------------------------- */
@@ -71,8 +83,31 @@ static void wait_for_threads(resin_pool *pool) {
         }
     } while (now_nanoseconds() < end);
     pthread_mutex_lock(&pool->lock);
+    atomic_store(&pool->caller_sleeps, true);
     while (atomic_load(&pool->inside) > 0) pthread_cond_wait(&pool->done, &pool->lock);
+    atomic_store(&pool->caller_sleeps, false);
     pthread_mutex_unlock(&pool->lock);
+}
+
+/* Sleeps until there is a job other than `seen`. */
+static void sleep_until_job(resin_pool *pool, unsigned seen) {
+    pthread_mutex_lock(&pool->lock);
+    atomic_fetch_add(&pool->sleeping, 1);
+    while (atomic_load(&pool->number) == seen) pthread_cond_wait(&pool->work, &pool->lock);
+    atomic_fetch_sub(&pool->sleeping, 1);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+static void wake(resin_pool *pool, pthread_cond_t *condition) {
+    pthread_mutex_lock(&pool->lock);
+    pthread_cond_broadcast(condition);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+/* Tells the threads that there is something new. */
+static void tell(resin_pool *pool) {
+    atomic_fetch_add(&pool->number, 1);
+    if (atomic_load(&pool->sleeping) > 0) wake(pool, &pool->work);
 }
 
 /* ---- Jobs ----------------------------------------------------------------------------------- */
@@ -83,28 +118,20 @@ static void run_pieces(resin_pool *pool, const pool_job *job, int worker) {
         job->body(job->argument, piece, worker);
 }
 
-/* Joins the job that is open, if this thread may; false when the pool stops. */
-static bool join_job(resin_pool *pool, int worker, unsigned *seen, pool_job *job, bool *joined) {
-    pthread_mutex_lock(&pool->lock);
-    while (!pool->stop && atomic_load(&pool->number) == *seen) {
-        pool->sleeping++;
-        pthread_cond_wait(&pool->work, &pool->lock);
-        pool->sleeping--;
-    }
-    *seen = atomic_load(&pool->number);
-    *job = pool->job;
-    *joined = pool->open && worker < job->workers && !pool->stop;
-    if (*joined) atomic_fetch_add(&pool->inside, 1);
-    bool stop = pool->stop;
-    pthread_mutex_unlock(&pool->lock);
-    return !stop;
+static void leave_job(resin_pool *pool) {
+    if (atomic_fetch_sub(&pool->inside, 1) == 1 && atomic_load(&pool->caller_sleeps))
+        wake(pool, &pool->done);
 }
 
-static void leave_job(resin_pool *pool) {
-    pthread_mutex_lock(&pool->lock);
-    if (atomic_fetch_sub_explicit(&pool->inside, 1, memory_order_acq_rel) == 1)
-        pthread_cond_signal(&pool->done);
-    pthread_mutex_unlock(&pool->lock);
+/* Joins the job that is open, if there still is one and this thread may. */
+static bool join_job(resin_pool *pool, int worker, pool_job *job) {
+    atomic_fetch_add(&pool->inside, 1);
+    if (atomic_load(&pool->open)) {
+        *job = pool->job;
+        if (worker < job->workers) return true;
+    }
+    leave_job(pool);
+    return false;
 }
 
 typedef struct thread_start {
@@ -116,15 +143,15 @@ typedef struct thread_start {
 static void *thread_main(void *argument) {
     thread_start start = *(thread_start *)argument;
     free(argument);
-    bool joined;
     pool_job job;
-    do {
-        look_for_job(start.pool, start.seen);
-        if (!join_job(start.pool, start.worker, &start.seen, &job, &joined)) return NULL;
-        if (!joined) continue;
+    while (true) {
+        if (!look_for_job(start.pool, start.seen)) sleep_until_job(start.pool, start.seen);
+        start.seen = atomic_load(&start.pool->number);
+        if (atomic_load(&start.pool->stop)) return NULL;
+        if (!join_job(start.pool, start.worker, &job)) continue;
         run_pieces(start.pool, &job, start.worker);
         leave_job(start.pool);
-    } while (true);
+    }
 }
 
 /* Starts threads up to `workers`; where the system has no more, those there are do the work. Signals
@@ -151,29 +178,23 @@ void resin_pool_run(resin_pool *pool, int workers, int64_t pieces, resin_piece b
                     void *argument) {
     if (workers > MAX_WORKERS) workers = MAX_WORKERS;
     start_threads(pool, workers);
-    pthread_mutex_lock(&pool->lock);
-    pool->job = (pool_job){body, argument, pieces, workers};
-    pool->open = true;
-    atomic_store(&pool->next, 0);
-    atomic_fetch_add_explicit(&pool->number, 1, memory_order_release);
-    if (pool->sleeping > 0) pthread_cond_broadcast(&pool->work);
-    pthread_mutex_unlock(&pool->lock);
-
     const pool_job job = {body, argument, pieces, workers};
+    pool->job = job;
+    atomic_store(&pool->next, 0);
+    atomic_store(&pool->open, true);
+    tell(pool);
     run_pieces(pool, &job, 0);
-
     /* Every piece is claimed: who has not joined by now need not. */
-    pthread_mutex_lock(&pool->lock);
-    pool->open = false;
-    pthread_mutex_unlock(&pool->lock);
+    atomic_store(&pool->open, false);
     wait_for_threads(pool);
 }
 
 /* ---- Lifetime ------------------------------------------------------------------------------- */
 
 resin_pool *resin_pool_new(void) {
-    resin_pool *pool = calloc(1, sizeof *pool);
+    resin_pool *pool = aligned_alloc(alignof(resin_pool), sizeof *pool);
     if (!pool) return NULL;
+    memset(pool, 0, sizeof *pool);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->done, NULL);
@@ -181,10 +202,8 @@ resin_pool *resin_pool_new(void) {
 }
 
 void resin_pool_free(resin_pool *pool) {
-    pthread_mutex_lock(&pool->lock);
-    pool->stop = true;
-    pthread_cond_broadcast(&pool->work);
-    pthread_mutex_unlock(&pool->lock);
+    atomic_store(&pool->stop, true);
+    tell(pool);
     for (int i = 0; i < pool->threads; i++) pthread_join(pool->thread[i], NULL);
     pthread_cond_destroy(&pool->done);
     pthread_cond_destroy(&pool->work);
