@@ -20,8 +20,7 @@
 
 typedef enum pool_kind { POOL_MAX, POOL_AVG } pool_kind;
 
-enum { WATCHED_ELEMENTS = 1 << 17 };
-
+enum { WATCHED_ELEMENTS = 1 << 17 }; /* smaller gradients stay in the cache anyhow */
 
 typedef struct pool {
     pool_kind kind;

@@ -121,8 +121,8 @@ local function is_shortcut_of_deferred(readers, taken, value)
 end
 
 -- Whether the result of a chain comes about where it is read, and whether nothing reads it from
--- memory: convolutions and maxima normalize on the way, and convolutions add a shortcut, which is then written; that may be
--- a chain without relu itself.
+-- memory: convolutions and maxima normalize on the way. A result with a shortcut is written by the
+-- convolution that adds it; the shortcut may be such a result itself, without relu.
 local function how_deferred(chain, readers, taken)
     if not chain.conv then return false, false end
     if chain.add then return chain.relu ~= nil, false end
