@@ -31,8 +31,8 @@ int64_t resin_piece_count(int64_t count, int64_t grain) {
 void resin_piece_bounds(int64_t count, int64_t pieces, int64_t piece, int64_t *first,
                         int64_t *last) {
     int64_t base = count / pieces, rest = count % pieces;
-    *first = piece * base + (piece < rest ? piece : rest);
-    *last = *first + base + (piece < rest ? 1 : 0);
+    *first = piece * base + piece * rest / pieces;
+    *last = (piece + 1) * base + (piece + 1) * rest / pieces;
 }
 
 /* Processors that the container's quota is worth (cgroup v2, then v1), or 0 if there is none. */

@@ -19,7 +19,8 @@ void resin_parallel(resin_context *context, int64_t pieces, resin_piece body, vo
 int resin_workers(const resin_context *context);
 
 /* Splits `count` items into pieces of at least `grain` items (the same for every thread count):
- * the number of pieces, and the bounds of one. */
+ * the number of pieces, and the bounds of one. Larger pieces are spread among the smaller, so that
+ * neighbours together have even work. */
 int64_t resin_piece_count(int64_t count, int64_t grain);
 void resin_piece_bounds(int64_t count, int64_t pieces, int64_t piece, int64_t *first, int64_t *last);
 

@@ -40,7 +40,7 @@ typedef struct rows_job {
     int64_t blocks, block_pixels, block_groups, panel_groups;
     int64_t plane;              /* floats of a gathered tap */
     float *rows, *sums, *panel; /* scratch of each worker; `rows` of all, if there are few pixels */
-    int64_t rows_size, sums_size, panel_size, workers;
+    int64_t rows_size, sums_size, panel_size;
 } rows_job;
 
 /* What one piece does. */
@@ -277,8 +277,8 @@ static void block_piece(void *argument, int64_t piece, int worker) {
     resin_piece_bounds(g->panels, d->panel_groups, piece % d->panel_groups, &p.panel,
                        &p.panel_last);
     find_blocks(d, piece, &block, &block_last);
-    find_blocks(d, piece + d->workers, &next, &next_last);
-    p.panel_next = p.panel_last + (d->workers - 1) * (p.panel_last - p.panel);
+    find_blocks(d, piece + 1, &next, &next_last);
+    p.panel_next = p.panel_last;
     for (; block < block_last; block++) {
         p.pixel = block * d->block_pixels;
         p.count = conv_min(d->block_pixels, g->pixels - p.pixel);
@@ -376,7 +376,7 @@ static void cut(rows_job *d) {
 }
 
 static resin_status run(resin_context *context, rows_job *d) {
-    int64_t workers = d->workers = resin_workers(context);
+    int64_t workers = resin_workers(context);
     if (!d->packs) RESIN_TRY(conv_pack_weights(context, &d->grid));
     RESIN_TRY(conv_reserve(context, d->few ? 1 : workers, d->rows_size, &d->rows));
     RESIN_TRY(conv_reserve(context, workers, d->sums_size, &d->sums));

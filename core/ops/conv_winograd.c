@@ -242,7 +242,7 @@ static winograd_part next_weights(const winograd *w, int64_t piece, int64_t slic
     int64_t channel, channel_last;
     if (++slice == w->slices) {
         slice = 0;
-        piece = conv_min(piece + w->workers, w->some_groups * w->panels * w->blocks - 1);
+        piece = conv_min(piece + 1, w->some_groups * w->panels * w->blocks - 1);
     }
     int64_t panel = w->first_group * w->panels + piece / w->blocks;
     resin_piece_bounds(w->in_c, w->slices, slice, &channel, &channel_last);
@@ -280,7 +280,7 @@ static void slice_product_piece(void *argument, int64_t piece, int worker) {
 
 static resin_status run_slices(resin_context *context, winograd *w) {
     const conv_kernels *kernels = w->kernels;
-    w->workers = resin_workers(context);
+    int workers = resin_workers(context);
     winograd_cut(w, SLICE_TILES);
     winograd_slice(w, false);
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
@@ -289,8 +289,8 @@ static resin_status run_slices(resin_context *context, winograd *w) {
     w->some_groups = conv_min(conv_max(SOME_FLOATS / (w->slices * w->blocks * w->v_size), 1),
                               w->groups);
     RESIN_TRY(winograd_reserve_v(context, w));
-    RESIN_TRY(conv_reserve(context, w->workers, w->u_size, &w->u));
-    RESIN_TRY(conv_reserve(context, w->workers, w->m_size, &w->m));
+    RESIN_TRY(conv_reserve(context, workers, w->u_size, &w->u));
+    RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
     for (; w->first_group < w->groups; w->first_group += w->some_groups) {
         int64_t groups = conv_min(w->groups - w->first_group, w->some_groups);
         winograd_make_v(context, w, groups);

@@ -47,7 +47,6 @@ typedef struct winograd {
     int64_t chunks;
     int64_t first_group, some_groups, first_band, some_bands; /* what is under way */
     bool last;
-    int workers;
 
     const float *prepared;          /* weights as conv_winograd_prepare has left them; or NULL */
     float *u, *v, *m, *strips;

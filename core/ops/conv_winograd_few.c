@@ -75,7 +75,7 @@ static void few_piece(void *argument, int64_t piece, int worker) {
         call.v = winograd_slice_v(w, group * w->slices + chunk.slice, 0) + chunk.place;
         call.weights = chunk_weights(w, panel, i);
         call.next = i + 1 < chunks ? chunk_weights(w, panel, i + 1)
-                                   : chunk_weights(w, conv_min(panel + w->workers, panels - 1), 0);
+                                   : chunk_weights(w, conv_min(panel + 1, panels - 1), 0);
         call.accumulate = i > 0;
         call.last = chunk.first + chunk.count == w->in_c;
         w->kernels->winograd_few(&call, scratch);
@@ -131,15 +131,15 @@ void winograd_few_prepare(resin_context *context, winograd *w, float *to) {
 }
 
 resin_status winograd_run_few(resin_context *context, winograd *w) {
-    w->workers = resin_workers(context);
+    int workers = resin_workers(context);
     cut_for_few(w);
     w->some_groups = w->groups;
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
     w->u_size = WINOGRAD_FEW_SCRATCH * w->panel_columns;
     w->m_size = WINOGRAD_POINTS * ((w->tiles + 1) * w->panel_columns + WINOGRAD_LINE);
     RESIN_TRY(winograd_reserve_v(context, w));
-    RESIN_TRY(conv_reserve(context, w->workers, w->u_size, &w->u));
-    RESIN_TRY(conv_reserve(context, w->workers, w->m_size, &w->m));
+    RESIN_TRY(conv_reserve(context, workers, w->u_size, &w->u));
+    RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
     winograd_make_v(context, w, w->groups);
     resin_parallel(context, w->groups * w->panels, few_piece, w);
     return RESIN_OK;

@@ -102,7 +102,7 @@ static void product_piece(void *argument, int64_t piece, int worker) {
     const many *run = argument;
     const winograd *w = run->w;
     int64_t point = piece / w->blocks, block = piece % w->blocks, first, last, begin, end;
-    int64_t next = (piece + w->workers) % (WINOGRAD_POINTS * w->blocks);
+    int64_t next = (piece + 1) % (WINOGRAD_POINTS * w->blocks);
     stage_bounds(run, run->stage, &first, &last);
     resin_piece_bounds(w->bands, w->blocks, block, &begin, &end);
     int64_t tiles = winograd_band_tile(w, end) - winograd_band_tile(w, begin);
@@ -141,7 +141,6 @@ bool winograd_is_many(const winograd *w) {
 
 resin_status winograd_run_many(resin_context *context, winograd *w) {
     many run = {.w = w};
-    w->workers = resin_workers(context);
     winograd_cut(w, MANY_TILES);
     winograd_slice(w, false);
     w->some_groups = 1;

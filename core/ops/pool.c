@@ -189,13 +189,12 @@ static void max_of_rows(const pool *p, int worker, int64_t top, int64_t bottom, 
     } while (next < bottom);
 }
 
-/* From the last piece to the first: what a convolution has written last lies in the nearest cache. */
 static void max_piece(void *argument, int64_t piece, int worker) {
     const pool *p = argument;
     const window_axis *h = &p->axis[0];
     const pool_row row = row_of(p);
     int64_t first, last, top, bottom, done = 0; /* rows of the image that are reduced */
-    resin_piece_bounds(p->batch * h->out, p->pieces, p->pieces - 1 - piece, &first, &last);
+    resin_piece_bounds(p->batch * h->out, p->pieces, piece, &first, &last);
     for (int64_t out = first; out < last; out++) {
         int64_t image = out / h->out, i = out % h->out;
         covered(h, i, &top, &bottom);
