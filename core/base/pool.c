@@ -1,17 +1,17 @@
-/* pool.c: see pool.h. The threads of a pool sleep on a condition; between the jobs of a training step,
- * which follow one another within microseconds, they look for the next job for a while before. Only
- * who sleeps or wakes a sleeper takes the lock: a thread that leaves one job must not hold up the
- * next.
+/* pool.c: see pool.h. The threads of a pool sleep on a condition; between the jobs of a training
+ * step, which follow one another within microseconds, they look for the next job for a while before.
+ * Only who sleeps or wakes a sleeper takes the lock: a thread that leaves one job must not hold up
+ * the next.
  *
  * Each worker has a share of a job's pieces, neighbours that it claims in their order, so that what
- * lies in its processor's caches serves its next piece, and the pieces at the same place of the next
- * job: between processors that share no cache every line costs. Whoever is through with its own share
- * claims from the others'.
+ * lies in its processor's caches serves its next piece, and the pieces at the same place of the
+ * next job: between processors that share no cache every line costs. Whoever is through with its
+ * own share claims from the others'.
  *
  * A job is open from when it is told until its pieces are all claimed. A thread first counts itself
- * inside, then looks whether a job is open, and only then reads it; the caller first closes the job,
- * then waits until nobody is inside. So no thread reads a job while the next one is written. (All of
- * these are in one order for everybody: the default of atomic operations.) */
+ * inside, then looks whether a job is open, and only then reads it; the caller first closes the
+ * job, then waits until nobody is inside. So no thread reads a job while the next one is written.
+ * (All of these are in one order for everybody: the default of atomic operations.) */
 #include "core/base/pool.h"
 
 #include <pthread.h>

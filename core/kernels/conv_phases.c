@@ -10,8 +10,8 @@
 enum { POINTS = PHASES_POINTS, OUTPUTS = PHASES_OUTPUTS };
 
 /* B^T d. With M(x) = x (x^2 - 1) (x^2 - 4), the row of a point p but 1/2 and infinity has the
- * coefficients of M(x) / (x - p) times x - 1/2; that of 1/2 those of M; and that of infinity those of
- * M(x) (x - 1/2). */
+ * coefficients of M(x) / (x - p) times x - 1/2; that of 1/2 those of M; and that of infinity those
+ * of M(x) (x - 1/2). */
 static ALWAYS_INLINE void transform_source(const vfloat d[POINTS], vfloat t[POINTS]) {
     vfloat e[POINTS - 1];
     UNROLL
@@ -94,7 +94,7 @@ void KERNEL(phases_gradient)(int64_t items, int64_t channels, const float *from,
                     to_steps);
 }
 
-/* ---- Products, of some tiles at a time ----------------------------------------------------------- */
+/* ---- Products, of some tiles at a time ------------------------------------------------------- */
 
 enum { TILES = PHASES_TILES };
 
@@ -152,7 +152,7 @@ void KERNEL(phases_row)(int columns, int64_t lanes, const float *v, phases_steps
     else multiply_row(2, lanes, v, v_steps, u, half);
 }
 
-/* ---- The last transform of the result, and what becomes of it ---------------------------------- */
+/* ---- The last transform of the result, and what becomes of it -------------------------------- */
 
 /* A vector of channels of one column of a tile: what is added and multiplied, and where it goes. */
 typedef struct column {
@@ -222,7 +222,7 @@ void KERNEL(phases_finish)(int64_t channels, const float *from, phases_steps fro
     }
 }
 
-/* ---- Weights: seldom, so that short loops with the matrix do ------------------------------------ */
+/* ---- Weights: seldom, so that short loops with the matrix do --------------------------------- */
 
 /* to = L from L^T with `results` x `values` elements of L, of one vector. */
 static ALWAYS_INLINE void transform_both_ways(const int values, const int results,
@@ -233,8 +233,10 @@ static ALWAYS_INLINE void transform_both_ways(const int values, const int result
     for (int r = 0; r < results; r++) {
         for (int x = 0; x < values; x++) {
             vfloat sum = {0};
-            for (int y = 0; y < values; y++)
-                sum += matrix[r * row + y * column_step] * vload(from + (y * values + x) * from_step);
+            for (int y = 0; y < values; y++) {
+                vfloat value = vload(from + (y * values + x) * from_step);
+                sum += matrix[r * row + y * column_step] * value;
+            }
             half[r][x] = sum;
         }
     }

@@ -175,7 +175,8 @@ static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
 conv_method conv_choose(const conv_shape *shape, conv_pass pass, bool exact) {
     conv_method best = CONV_REFERENCE;
     for (conv_method method = CONV_WINOGRAD; method < CONV_METHOD_COUNT; method++) {
-        if (!conv_method_fits(shape, pass, method) || (exact && !conv_method_is_exact(method))) continue;
+        if (!conv_method_fits(shape, pass, method)) continue;
+        if (exact && !conv_method_is_exact(method)) continue;
         if (cost(shape, pass, method) < cost(shape, pass, best)) best = method;
     }
     return best;

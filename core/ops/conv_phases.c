@@ -5,7 +5,7 @@
  * into 2 x 2 phases of half the height and width, each with weights of its own of at most 4 x 4
  * taps, and the phases' channels side by side (lanes here) make it a plain 4 x 4 convolution, whose
  * kernel is zero where the original has no such tap. That is done by F(4x4, 4x4): tiles of 7 x 7
- * pixels of the phases give 4 x 4 of the result with 49 products for each lane, 196 for each channel
+ * pixels of the phases give 4 x 4 of the result with 49 products for each lane, 196 for a channel
  * of the image, where the plain sum has 784 (7x7). The transforms are in
  * core/kernels/conv_phases.c; names are those of conv_winograd.h.
  *
@@ -151,8 +151,8 @@ static void clear_row(const phases *p, int64_t columns, float *to) {
         memset(to + j * p->depth, 0, 2 * (size_t)p->channels * sizeof(float));
 }
 
-/* Copies the phases of the image that a run needs: of each pixel of the strip the lanes of the upper
- * row, then those of the lower. */
+/* Copies the phases of the image that a run needs: of each pixel of the strip the lanes of the
+ * upper row, then those of the lower. */
 static void copy_phases(const phases *p, const band_run *run, float *to) {
     const conv_shape *s = &p->call->shape;
     int64_t columns = strip_columns(run), row_floats = s->in_w * s->in_c;
@@ -187,8 +187,8 @@ static void transform_row(const phases *p, int64_t tiles, int64_t point, const f
 
 /* ---- Weights --------------------------------------------------------------------------------- */
 
-/* The place in the weights of an element of the 4 x 4 taps of a lane, without the output channel; -1
- * where the kernel has no such tap. */
+/* The place in the weights of an element of the 4 x 4 taps of a lane, without the output channel;
+ * -1 where the kernel has no such tap. */
 static int64_t tap_place(const phases *p, int64_t lane, int64_t tap) {
     const conv_shape *s = &p->call->shape;
     int64_t phase = lane / s->in_c, channel = lane % s->in_c;
@@ -360,7 +360,8 @@ static resin_status reserve_scratch(resin_context *context, phases *p, int64_t b
 
 static resin_status run_forward(resin_context *context, phases *p) {
     int64_t pieces = conv_min(p->strips, STRIP_PIECES);
-    RESIN_TRY(reserve_scratch(context, p, POINTS * OUTPUTS * p->kernels->phases_tiles * p->columns));
+    RESIN_TRY(reserve_scratch(context, p,
+                              POINTS * OUTPUTS * p->kernels->phases_tiles * p->columns));
     p->u = p->call->prepared;
     if (!p->u) {
         RESIN_TRY(conv_reserve(context, 1, all_points(p), &p->made_u));
@@ -374,7 +375,7 @@ static resin_status run_forward(resin_context *context, phases *p) {
     return RESIN_OK;
 }
 
-/* ---- Backward-weights: strips in some parts, each with sums of its own, added in order ---------- */
+/* ---- Backward-weights: strips in some parts, each with sums of its own, added in order ------- */
 
 static void weights_band(const phases *p, const band_run *run, int64_t band, const places *at,
                          float *du, bool begin) {
@@ -427,7 +428,8 @@ static resin_status run_weights(resin_context *context, phases *p) {
     p->parts = conv_min(conv_min(MAXIMUM_PARTS, conv_max(PARTIAL_FLOATS / p->du_size, 1)),
                         p->strips);
     int64_t gradient = OUTPUTS * p->band_tiles * p->width;
-    RESIN_TRY(reserve_scratch(context, p, (OUTPUTS + POINTS) * gradient + POINTS * (LINE + p->m_plane)));
+    RESIN_TRY(reserve_scratch(context, p, (OUTPUTS + POINTS) * gradient +
+                                              POINTS * (LINE + p->m_plane)));
     RESIN_TRY(conv_reserve(context, p->parts + 1, p->du_size, &p->du));
     resin_parallel(context, p->parts, part_piece, p);
     float *sum = p->du + p->parts * p->du_size;
