@@ -246,8 +246,8 @@ typedef struct conv_kernels {
      * phases_row has the products in it: of phases_tiles tiles at a row of points, v (by points and
      * tiles) times u (points x lanes x columns, a vector or two), of which A^T m is written: four
      * values x tiles x columns.
-     * In both directions, of one row of the weights: element (a, b) of 4 x 4 taps, or of 7 x 7 points, stands
-     * at step * (width * a + b):
+     * In both directions, of one row of the weights: element (a, b) of 4 x 4 taps, or of 7 x 7
+     * points, stands at step * (width * a + b):
      *   phases_weights:          u = G w G^T
      *   phases_weights_gradient: dw = G^T du G */
     void (*phases_source)(int64_t items, int64_t channels, const float *from,

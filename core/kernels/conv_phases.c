@@ -6,6 +6,7 @@
  * But for the weights each function is one direction of a transform, for vectors of channels. */
 #include "core/kernels/conv_names.h"
 #include "core/kernels/kernel.h"
+#include "core/kernels/winograd_points.h"
 
 enum { POINTS = PHASES_POINTS, OUTPUTS = PHASES_OUTPUTS };
 
@@ -16,15 +17,12 @@ static ALWAYS_INLINE void transform_source(const vfloat d[POINTS], vfloat t[POIN
     vfloat e[POINTS - 1];
     UNROLL
     for (int i = 0; i + 1 < POINTS; i++) e[i] = d[i + 1] - 0.5f * d[i];
-    vfloat even = e[4] - 4.0f * e[2], odd = e[3] - 4.0f * e[1];
-    vfloat even_2 = e[4] - e[2], odd_2 = e[3] - e[1];
-    t[0] = 4.0f * e[0] + (e[4] - 5.0f * e[2]);
-    t[1] = even + odd;
-    t[2] = even - odd;
-    t[3] = even_2 + 2.0f * odd_2;
-    t[4] = even_2 - 2.0f * odd_2;
+    vfloat six[6];
+    six_points_of_source(e, six);
+    UNROLL
+    for (int i = 0; i < 5; i++) t[i] = six[i];
     t[5] = 4.0f * d[1] + (d[5] - 5.0f * d[3]);
-    t[6] = 4.0f * e[1] + (e[5] - 5.0f * e[3]);
+    t[6] = six[5];
 }
 
 /* A^T m */
@@ -39,13 +37,7 @@ static ALWAYS_INLINE void transform_result(const vfloat m[POINTS], vfloat y[OUTP
 
 /* A y */
 static ALWAYS_INLINE void transform_gradient(const vfloat y[OUTPUTS], vfloat m[POINTS]) {
-    vfloat even = y[0] + y[2], odd = y[1] + y[3];
-    vfloat even_2 = y[0] + 4.0f * y[2], odd_2 = y[1] + 4.0f * y[3];
-    m[0] = y[0];
-    m[1] = even + odd;
-    m[2] = even - odd;
-    m[3] = even_2 + 2.0f * odd_2;
-    m[4] = even_2 - 2.0f * odd_2;
+    six_points_of_gradient(y, m);
     m[5] = y[0] + 0.5f * y[1] + (0.25f * y[2] + 0.125f * y[3]);
     m[6] = y[3];
 }

@@ -4,20 +4,9 @@
 #include "core/kernels/conv_names.h"
 #include "core/kernels/conv_kernels.h"
 #include "core/kernels/kernel.h"
+#include "core/kernels/winograd_points.h"
 
-/* The one-dimensional transforms: in[i * in_step] to out[i * out_step]. */
-
-/* B^T d */
-static ALWAYS_INLINE void transform_input(const vfloat d[6], vfloat t[6]) {
-    vfloat even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1];
-    vfloat even_2 = d[4] - d[2], odd_2 = d[3] - d[1];
-    t[0] = 4.0f * d[0] + (d[4] - 5.0f * d[2]);
-    t[1] = even + odd;
-    t[2] = even - odd;
-    t[3] = even_2 + 2.0f * odd_2;
-    t[4] = even_2 - 2.0f * odd_2;
-    t[5] = 4.0f * d[1] + (d[5] - 5.0f * d[3]);
-}
+/* The one-dimensional transforms that are not in winograd_points.h. */
 
 /* A^T m */
 static ALWAYS_INLINE void transform_output(const vfloat m[6], vfloat y[4]) {
@@ -27,18 +16,6 @@ static ALWAYS_INLINE void transform_output(const vfloat m[6], vfloat y[4]) {
     y[1] = difference + 2.0f * difference_2;
     y[2] = sum + 4.0f * sum_2;
     y[3] = difference + 8.0f * difference_2 + m[5];
-}
-
-/* A y */
-static ALWAYS_INLINE void transform_gradient(const vfloat y[4], vfloat m[6]) {
-    vfloat even = y[0] + y[2], odd = y[1] + y[3];
-    vfloat even_2 = y[0] + 4.0f * y[2], odd_2 = y[1] + 4.0f * y[3];
-    m[0] = y[0];
-    m[1] = even + odd;
-    m[2] = even - odd;
-    m[3] = even_2 + 2.0f * odd_2;
-    m[4] = even_2 - 2.0f * odd_2;
-    m[5] = y[3];
 }
 
 /* G w */
@@ -65,7 +42,7 @@ static ALWAYS_INLINE void transform_weights_gradient(const vfloat u[6], vfloat w
 
 static ALWAYS_INLINE float *input_row(const vfloat half[6], float *v, int64_t plane) {
     vfloat t[6];
-    transform_input(half, t);
+    six_points_of_source(half, t);
     UNROLL
     for (int x = 0; x < 6; x++) {
         vstore(v, t[x]);
@@ -181,14 +158,14 @@ static ALWAYS_INLINE void gradient_vector(const float *pixels, int64_t row_step,
         vfloat d[4], t[6];
         UNROLL
         for (int y = 0; y < 4; y++) d[y] = vload(pixels + y * row_step + x * pixel_step);
-        transform_gradient(d, t);
+        six_points_of_gradient(d, t);
         UNROLL
         for (int y = 0; y < 6; y++) half[y][x] = t[y];
     }
     UNROLL
     for (int y = 0; y < 6; y++) {
         vfloat t[6];
-        transform_gradient(half[y], t);
+        six_points_of_gradient(half[y], t);
         UNROLL
         for (int x = 0; x < 6; x++) {
             vstore(m, t[x]);

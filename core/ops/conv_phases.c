@@ -50,9 +50,13 @@ typedef struct phases {
     float *made_u, *scratch, *du;
 } phases;
 
+static int64_t panel_channels(const phases *p, int64_t panel) {
+    return conv_min(p->call->shape.out_c - panel * p->columns, p->columns);
+}
+
+/* In whole vectors. */
 static int64_t panel_width(const phases *p, int64_t panel) {
-    int64_t columns = conv_min(p->call->shape.out_c - panel * p->columns, p->columns);
-    return conv_round_up(columns, p->kernels->vector);
+    return conv_round_up(panel_channels(p, panel), p->kernels->vector);
 }
 
 /* Of u or du: lanes x the panel's width at each point, panel by panel. */
@@ -72,9 +76,10 @@ static phases describe(const conv_call *call) {
     p.width = conv_round_up(s->out_c, vector);
     p.tiles_h = conv_divide_up(s->out_h, OUTPUTS);
     p.tiles_w = conv_divide_up(s->out_w, OUTPUTS);
-    int64_t most = conv_max(GRADIENT_FLOATS / (OUTPUTS * OUTPUTS * p.width), 1);
-    if (call->pass == CONV_FORWARD) most = BAND_TILES;
-    p.cuts = conv_divide_up(p.tiles_w, conv_min(most, BAND_TILES));
+    int64_t most = BAND_TILES;
+    if (call->pass == CONV_BACKWARD_WEIGHTS)
+        most = conv_min(most, conv_max(GRADIENT_FLOATS / (OUTPUTS * OUTPUTS * p.width), 1));
+    p.cuts = conv_divide_up(p.tiles_w, most);
     p.band_tiles = conv_divide_up(p.tiles_w, p.cuts);
     p.cuts = conv_divide_up(p.tiles_w, p.band_tiles);
     p.image_strips = conv_divide_up(p.tiles_h, STRIP_BANDS);
@@ -210,12 +215,12 @@ static void weights_piece(void *argument, int64_t piece, int worker) {
     const weights_job *job = argument;
     const phases *p = job->p;
     int64_t panel = piece / p->lanes, lane = piece % p->lanes, first = panel * p->columns;
-    int64_t width = panel_width(p, panel), count = conv_min(width, p->call->shape.out_c - first);
+    int64_t width = panel_width(p, panel);
+    size_t size = (size_t)panel_channels(p, panel) * sizeof(float);
     float taps[TAPS * TAPS][LARGEST_PANEL] = {{0}};
     for (int64_t tap = 0; tap < TAPS * TAPS; tap++) {
         int64_t place = tap_place(p, lane, tap);
-        if (place >= 0)
-            memcpy(taps[tap], job->from + place + first, (size_t)count * sizeof(float));
+        if (place >= 0) memcpy(taps[tap], job->from + place + first, size);
     }
     p->kernels->phases_weights(width, taps[0], LARGEST_PANEL,
                                job->to + panel_place(p, panel) + lane * width, p->lanes * width);
@@ -232,13 +237,14 @@ static void gradient_piece(void *argument, int64_t piece, int worker) {
     const weights_job *job = argument;
     const phases *p = job->p;
     int64_t panel = piece / p->lanes, lane = piece % p->lanes, first = panel * p->columns;
-    int64_t width = panel_width(p, panel), count = conv_min(width, p->call->shape.out_c - first);
+    int64_t width = panel_width(p, panel);
+    size_t size = (size_t)panel_channels(p, panel) * sizeof(float);
     float taps[TAPS * TAPS][LARGEST_PANEL];
     p->kernels->phases_weights_gradient(width, job->from + panel_place(p, panel) + lane * width,
                                         p->lanes * width, taps[0], LARGEST_PANEL);
     for (int64_t tap = 0; tap < TAPS * TAPS; tap++) {
         int64_t place = tap_place(p, lane, tap);
-        if (place >= 0) memcpy(job->to + place + first, taps[tap], (size_t)count * sizeof(float));
+        if (place >= 0) memcpy(job->to + place + first, taps[tap], size);
     }
 }
 
@@ -284,7 +290,7 @@ static void forward_tiles(const phases *p, const band_run *run, int64_t band, in
                           int64_t panel, const places *at) {
     const conv_shape *s = &p->call->shape;
     int64_t width = panel_width(p, panel), channel = panel * p->columns;
-    int64_t channels = conv_min(s->out_c - channel, width);
+    int64_t channels = panel_channels(p, panel);
     int64_t value = p->kernels->phases_tiles * width, plane = OUTPUTS * value;
     int64_t last = conv_min(tile + p->kernels->phases_tiles, run->tiles);
     const float *u = p->u + panel_place(p, panel), *bias = p->call->bias;
@@ -325,8 +331,8 @@ static places worker_places(const phases *p, int worker) {
     places at = {.strip = p->scratch + worker * p->scratch_size};
     at.rows = at.strip + conv_round_up(strip_floats(p), LINE);
     at.v = at.rows + POINTS * p->row_plane;
-    at.half = at.v + POINTS * POINTS * p->v_plane;
-    at.m = at.half;
+    at.half = at.v + POINTS * POINTS * p->v_plane; /* forward */
+    at.m = at.v + POINTS * p->v_plane;             /* backward-weights, and what follows */
     at.gradient = at.m + POINTS * p->m_plane;
     at.gradient_rows = at.gradient + OUTPUTS * OUTPUTS * p->band_tiles * p->width;
     return at;
@@ -352,16 +358,16 @@ static void forward_piece(void *argument, int64_t piece, int worker) {
     }
 }
 
-static resin_status reserve_scratch(resin_context *context, phases *p, int64_t behind_v) {
-    p->scratch_size = conv_round_up(strip_floats(p), LINE) +
-                      POINTS * (p->row_plane + POINTS * p->v_plane) + behind_v;
+/* For strips, rows, and so many floats from v on. */
+static resin_status reserve_scratch(resin_context *context, phases *p, int64_t from_v) {
+    p->scratch_size = conv_round_up(strip_floats(p), LINE) + POINTS * p->row_plane + from_v;
     return conv_reserve(context, resin_workers(context), p->scratch_size, &p->scratch);
 }
 
 static resin_status run_forward(resin_context *context, phases *p) {
     int64_t pieces = conv_min(p->strips, STRIP_PIECES);
-    RESIN_TRY(reserve_scratch(context, p,
-                              POINTS * OUTPUTS * p->kernels->phases_tiles * p->columns));
+    int64_t half = POINTS * OUTPUTS * p->kernels->phases_tiles * p->columns;
+    RESIN_TRY(reserve_scratch(context, p, POINTS * POINTS * p->v_plane + half));
     p->u = p->call->prepared;
     if (!p->u) {
         RESIN_TRY(conv_reserve(context, 1, all_points(p), &p->made_u));
@@ -429,7 +435,7 @@ static resin_status run_weights(resin_context *context, phases *p) {
                         p->strips);
     int64_t gradient = OUTPUTS * p->band_tiles * p->width;
     RESIN_TRY(reserve_scratch(context, p, (OUTPUTS + POINTS) * gradient +
-                                              POINTS * (LINE + p->m_plane)));
+                                              POINTS * (LINE + p->v_plane + p->m_plane)));
     RESIN_TRY(conv_reserve(context, p->parts + 1, p->du_size, &p->du));
     resin_parallel(context, p->parts, part_piece, p);
     float *sum = p->du + p->parts * p->du_size;
