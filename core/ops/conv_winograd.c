@@ -11,9 +11,9 @@
  *   by blocks: a block of tiles is transformed, multiplied and transformed back by one worker, and
  *     its v and m stay in its second-level cache; u is made before, once for all, and stays in the
  *     processor's last cache;
- *   by slices, for few tiles, where u would be larger than the work: first all v,
- *     in slices of channels; then each piece makes u of one panel and one slice after the other
- *     and adds up m of many tiles. u never goes to memory;
+ *   by slices, for few tiles, where u would be larger than the work: first all v, in slices of
+ *     channels (of a single block by each worker for itself); then each piece makes u of one panel
+ *     and one slice after the other and adds up m of many tiles. u never goes to memory;
  *   few tiles: conv_winograd_few.c; many tiles and channels: conv_winograd_many.c. */
 #include "core/ops/conv_winograd.h"
 
@@ -226,6 +226,28 @@ void winograd_make_v(resin_context *context, const winograd *w, int64_t groups) 
                    (void *)w);
 }
 
+resin_status winograd_reserve_own_v(resin_context *context, winograd *w) {
+    int workers = resin_workers(context);
+    RESIN_TRY(conv_reserve(context, workers, w->slices * w->v_size, &w->v));
+    RESIN_TRY(resin_allocate(context, (size_t)(workers * WINOGRAD_LINE) * sizeof *w->made,
+                             (void **)&w->made));
+    for (int worker = 0; worker < workers; worker++) w->made[worker * WINOGRAD_LINE] = -1;
+    return winograd_reserve_strips(context, w);
+}
+
+const float *winograd_own_v(const winograd *w, int64_t group, int worker) {
+    float *v = w->v + worker * w->slices * w->v_size;
+    int64_t *made = w->made + worker * WINOGRAD_LINE, row = w->slice_width;
+    for (int64_t slice = 0; slice < w->slices && *made != group; slice++) {
+        int64_t first, last;
+        winograd_slice_bounds(w, group * w->slices + slice, &first, &last);
+        winograd_transform_source(w, 0, w->bands, first, last - first, v + slice * w->v_size, row,
+                                  w->block_tiles * row + WINOGRAD_LINE, worker);
+    }
+    *made = group;
+    return v;
+}
+
 /* Asks for weights, a quarter of a tap at each point. In line, as winograd_fetch. */
 static inline __attribute__((always_inline)) void fetch_weights(const winograd_part *part,
                                                                 int point) {
@@ -262,11 +284,13 @@ static void slice_product_piece(void *argument, int64_t piece, int worker) {
     int64_t u_plane = w->slice_width * width + WINOGRAD_LINE;
     int64_t m_plane = w->block_tiles * width + WINOGRAD_LINE;
     float *u = w->u + worker * w->u_size, *m = w->m + worker * w->m_size;
+    const float *own = w->made ? winograd_own_v(w, panel / w->panels, worker) : NULL;
     for (int64_t slice = 0; slice < w->slices; slice++) {
         int64_t channel, channel_last;
         resin_piece_bounds(w->in_c, w->slices, slice, &channel, &channel_last);
         winograd_transform_weights(w, panel, channel, channel_last - channel, u, u_plane);
-        const float *v = winograd_slice_v(w, first_slice + slice, block);
+        const float *v = own ? own + slice * w->v_size
+                             : winograd_slice_v(w, first_slice + slice, block);
         const winograd_part next = next_weights(w, piece, slice);
         for (int point = 0; point < WINOGRAD_POINTS; point++) {
             fetch_weights(&next, point);
@@ -286,14 +310,16 @@ static resin_status run_slices(resin_context *context, winograd *w) {
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
     w->u_size = WINOGRAD_POINTS * (w->slice_width * kernels->block_columns + WINOGRAD_LINE);
     w->m_size = WINOGRAD_POINTS * (w->block_tiles * kernels->block_columns + WINOGRAD_LINE);
+    bool own = w->blocks == 1;
     w->some_groups = conv_min(conv_max(SOME_FLOATS / (w->slices * w->blocks * w->v_size), 1),
                               w->groups);
-    RESIN_TRY(winograd_reserve_v(context, w));
+    if (own) w->some_groups = w->groups;
+    RESIN_TRY(own ? winograd_reserve_own_v(context, w) : winograd_reserve_v(context, w));
     RESIN_TRY(conv_reserve(context, workers, w->u_size, &w->u));
     RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
     for (; w->first_group < w->groups; w->first_group += w->some_groups) {
         int64_t groups = conv_min(w->groups - w->first_group, w->some_groups);
-        winograd_make_v(context, w, groups);
+        if (!own) winograd_make_v(context, w, groups);
         resin_parallel(context, groups * w->panels * w->blocks, slice_product_piece, w);
     }
     return RESIN_OK;
@@ -405,6 +431,7 @@ void winograd_release(resin_context *context, winograd *w) {
     resin_deallocate(context, w->v);
     resin_deallocate(context, w->m);
     resin_deallocate(context, w->strips);
+    resin_deallocate(context, w->made);
 }
 
 resin_status conv_winograd_run(resin_context *context, const conv_call *call) {

@@ -50,6 +50,7 @@ typedef struct winograd {
 
     const float *prepared;          /* weights as conv_winograd_prepare has left them; or NULL */
     float *u, *v, *m, *strips;
+    int64_t *made; /* the group whose v each worker has made for itself, lines apart; or NULL */
     int64_t u_size, v_size, m_size, strip_size; /* floats of one worker's (slice's, panel's) part */
 } winograd;
 
@@ -156,6 +157,12 @@ void winograd_show(const winograd *w, int64_t piece, int64_t first, int64_t last
 resin_status winograd_reserve_v(resin_context *context, winograd *w);
 void winograd_make_v(resin_context *context, const winograd *w, int64_t groups);
 float *winograd_slice_v(const winograd *w, int64_t slice, int64_t block);
+
+/* Where all tiles are one block, each worker has a v of its own, of one group, slices v_size apart,
+ * and makes it when it first asks for it: that takes less time than to get the half that another
+ * worker has made out of that one's cache. */
+resin_status winograd_reserve_own_v(resin_context *context, winograd *w);
+const float *winograd_own_v(const winograd *w, int64_t group, int worker);
 
 /* Many channels and tiles. */
 bool winograd_is_many(const winograd *w);

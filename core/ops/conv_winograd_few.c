@@ -1,7 +1,8 @@
 /* conv_winograd_few.c: forward and backward-data by Winograd's method for few tiles, as the late
- * layers have at a small batch: most of the time goes by with the weights. After all v, each piece
- * sums one vector of output channels over all input channels; the weights are read once for a block
- * of tiles, asked for ahead, and u is made in registers (core/kernels/conv_winograd_few.c). */
+ * layers have at a small batch: most of the time goes by with the weights. Each worker makes all v for
+ * itself; each piece sums some vectors of output channels over all input channels; the weights are
+ * read once for a block of tiles, asked for ahead, and u is made in registers
+ * (core/kernels/conv_winograd_few.c). */
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/ops/conv_winograd.h"
@@ -60,6 +61,7 @@ static void few_piece(void *argument, int64_t piece, int worker) {
     lists[0] = list_tiles(w, 0);
     lists[1] = list_tiles(w, w->narrow_h);
     float *scratch = w->u + worker * w->u_size, *m = w->m + worker * w->m_size;
+    const float *v = winograd_own_v(w, group, worker);
     const winograd_part part = winograd_weights_part(w, panel, 0, w->in_c);
     bool laid = w->prepared != NULL;
     winograd_few call = {
@@ -72,7 +74,7 @@ static void few_piece(void *argument, int64_t piece, int worker) {
         few_chunk chunk = find_chunk(w, i);
         if (chunk.count == 0) continue;
         call.channels = chunk.count;
-        call.v = winograd_slice_v(w, group * w->slices + chunk.slice, 0) + chunk.place;
+        call.v = v + chunk.slice * w->v_size + chunk.place;
         call.weights = chunk_weights(w, panel, i);
         call.next = i + 1 < chunks ? chunk_weights(w, panel, i + 1)
                                    : chunk_weights(w, conv_min(panel + 1, panels - 1), 0);
@@ -133,14 +135,12 @@ void winograd_few_prepare(resin_context *context, winograd *w, float *to) {
 resin_status winograd_run_few(resin_context *context, winograd *w) {
     int workers = resin_workers(context);
     cut_for_few(w);
-    w->some_groups = w->groups;
     w->v_size = WINOGRAD_POINTS * (w->block_tiles * w->slice_width + WINOGRAD_LINE);
     w->u_size = WINOGRAD_FEW_SCRATCH * w->panel_columns;
     w->m_size = WINOGRAD_POINTS * ((w->tiles + 1) * w->panel_columns + WINOGRAD_LINE);
-    RESIN_TRY(winograd_reserve_v(context, w));
+    RESIN_TRY(winograd_reserve_own_v(context, w));
     RESIN_TRY(conv_reserve(context, workers, w->u_size, &w->u));
     RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));
-    winograd_make_v(context, w, w->groups);
     resin_parallel(context, w->groups * w->panels, few_piece, w);
     return RESIN_OK;
 }
