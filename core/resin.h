@@ -332,6 +332,13 @@ RESIN_API double resin_measure_peak(resin_context *context);
 typedef struct resin_bandwidth { double read, copy; } resin_bandwidth;
 RESIN_API resin_status resin_measure_bandwidth(resin_context *context, resin_bandwidth *bandwidth);
 
+/* How long a line of the cache takes from one of the context's threads to another and back, in
+ * seconds: about 0.1 us between processors with a common cache, several times that where they share
+ * none, and then all that one thread makes and another reads takes longer. A virtual machine's may
+ * change from one to the other while it runs. 0 with one thread, and where a second one does not
+ * come. Takes some milliseconds. */
+RESIN_API double resin_measure_handover(resin_context *context);
+
 /* A profile: what the ops did and how long it took, as a list of events in the order in which they
  * ended. Off at first, and then it costs one test of a flag. An event with a `method` is a part of
  * the next one without: a convolution or a product inside of the op that stands behind it. */

@@ -37,26 +37,28 @@ local function measure(given)
         parameters = trainable, median_ms = median * 1e3, min_ms = times[1] * 1e3,
         images_per_s = one.batch / median, effective_gflops = operations / median * 1e-9,
         peak_rss_mb = peak_rss / 2 ^ 20, steps = #times, fma_peak_gflops = limits.fma_peak,
-        read = limits.read, copy = limits.copy, plan = one.memory,
+        read = limits.read, copy = limits.copy, handover = limits.handover, plan = one.memory,
     }
 end
 
 local JSON = '{"engine": "resin %s", "model": "%s", "mode": "%s", "batch": %d, "threads": %d, '
     .. '"parameters": %d, "median_ms": %.2f, "min_ms": %.2f, "images_per_s": %.2f, '
     .. '"effective_gflops": %.1f, "fma_peak_gflops": %.1f, "memory_read_gbs": %.1f, '
-    .. '"memory_copy_gbs": %.1f, "peak_rss_mb": %.0f, "steps": %d, "isa": "%s"}'
+    .. '"memory_copy_gbs": %.1f, "handover_ns": %.0f, "peak_rss_mb": %.0f, "steps": %d, '
+    .. '"isa": "%s"}'
 local TEXT = "%s %s, batch %d, %d threads: %.2f ms a step (fastest %.2f), %.1f images/s, "
-    .. "%.0f effective GFLOP/s (multiply-add peak %.0f; memory read %.1f GB/s, copied %.1f), "
-    .. "%.0f MB"
+    .. "%.0f effective GFLOP/s (multiply-add peak %.0f; memory read %.1f GB/s, copied %.1f; "
+    .. "thread to thread and back %.0f ns), %.0f MB"
 
 local function print_measured(m, json)
     if json then
         print(JSON:format(resin.version, m.model, m.mode, m.batch, m.threads, m.parameters,
             m.median_ms, m.min_ms, m.images_per_s, m.effective_gflops, m.fma_peak_gflops, m.read,
-            m.copy, m.peak_rss_mb, m.steps, resin.instruction_set()))
+            m.copy, m.handover, m.peak_rss_mb, m.steps, resin.instruction_set()))
     else
         print(TEXT:format(m.model, m.mode, m.batch, m.threads, m.median_ms, m.min_ms,
-            m.images_per_s, m.effective_gflops, m.fma_peak_gflops, m.read, m.copy, m.peak_rss_mb)
+            m.images_per_s, m.effective_gflops, m.fma_peak_gflops, m.read, m.copy, m.handover,
+            m.peak_rss_mb)
             .. (m.plan and ("; results and scratch %.2f MB"):format(m.plan / 2 ^ 20) or ""))
     end
 end

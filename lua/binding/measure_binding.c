@@ -7,6 +7,12 @@ static int fma_peak(lua_State *L) {
     return 1;
 }
 
+/* handover() -> seconds that a line of the cache takes between two threads and back; 0 with one. */
+static int handover(lua_State *L) {
+    lua_pushnumber(L, resin_measure_handover(binding_context(L)));
+    return 1;
+}
+
 /* memory_bandwidth() -> GB/s of reading, GB/s of copying on the context's threads. */
 static int memory_bandwidth(lua_State *L) {
     resin_bandwidth bandwidth;
@@ -77,6 +83,7 @@ static int profile_mark(lua_State *L) {
 void binding_open_measure(lua_State *L) {
     static const luaL_Reg functions[] = {
         {"fma_peak", fma_peak},
+        {"handover", handover},
         {"memory_bandwidth", memory_bandwidth},
         {"profile", profile},
         {"profile_mark", profile_mark},

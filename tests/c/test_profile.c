@@ -122,6 +122,10 @@ static void the_machine_is_measured(void **state) {
     assert_int_equal(resin_memory(*state).held, held);
     double peak = resin_measure_peak(*state);
     assert_true(peak > 0.1 && peak < 1e5);
+    double handover = resin_measure_handover(*state);
+    assert_true(handover >= 0 && handover < 1e-2); /* 0 where the system gave no second thread time */
+    must(*state, resin_set_threads(*state, 1));
+    assert_true(resin_measure_handover(*state) == 0);
 }
 
 static int make_context(void **state) {

@@ -112,7 +112,7 @@ describe("the profile of a step", function()
         assert.equal("Conv2D 3x3 + norm + add + relu", p.rows[4].kind)
         assert.equal("Conv2D 7x7/2 + norm + relu", p.rows[1].kind)
         assert.equal(0, p.rows[1].backward)
-        local text = profile.text(p, {fma_peak = 250, read = 20, copy = 15})
+        local text = profile.text(p, {fma_peak = 250, read = 20, copy = 15, handover = 90})
         for _, words in ipairs{"layer4.1.conv2", "MaxPooling2D 3x3/2", "multiply-add peak",
             "of the peak", "outside of ops", "GB/s", "share"} do
             assert.is_truthy(text:find(words, 1, true), words)
@@ -189,7 +189,7 @@ local function made_up(ours, nchw, nhwc)
     for round = 1, #ours do
         runs.resin[round] = {median_ms = ours[round], peak_rss_mb = 100, batch = 128,
             parameters = 7, effective_gflops = 200, fma_peak_gflops = 250, memory_read_gbs = 20,
-            memory_copy_gbs = 15, engine = "resin"}
+            memory_copy_gbs = 15, handover_ns = 90, engine = "resin"}
         for name, times in pairs{nchw = nchw, nhwc = nhwc} do
             runs[name][round] = {median_ms = times[round], peak_rss_mb = 400, layout = name,
                 engine = "torch 1.13.0", parameters = 7}
@@ -238,7 +238,7 @@ describe("compare.lua", function()
             .. "5.00 | 2.50 x | 4.00 x | 100 | 400 | 0.25 | 0.60 | 200 | 0.80 |", 1, true))
         assert.is_truthy(markdown:find("| resnet20 | 10.0 | 15.0 | 1.50 x |", 1, true))
         assert.is_truthy(csv:find("\nresnet20,resnet20,train,128,10,40,nchw,2.5,2,5,2.5,4,100,400,"
-            .. "0.25,0.6,200,250,20,15,15,1.5\n", 1, true))
+            .. "0.25,0.6,200,250,20,15,90,15,1.5\n", 1, true))
         assert.equal(select(2, csv:match("^[^\n]*"):gsub(",", "")),
             select(2, csv:match("\n([^\n]*)"):gsub(",", "")))
         assert.is_truthy(svg:find("resnet20, batch 128", 1, true))

@@ -172,6 +172,7 @@ function compare.result(row, runs)
         row = row, batch = first.batch, resin = summarize(ours, ours),
         gflops = medians(ours, "effective_gflops"), peak = medians(ours, "fma_peak_gflops"),
         read = medians(ours, "memory_read_gbs"), copy = medians(ours, "memory_copy_gbs"),
+        handover = medians(ours, "handover_ns"),
         onnxruntime = runs.onnxruntime and summarize(runs.onnxruntime, ours),
     }
     for _, layout in ipairs{"nchw", "nhwc"} do
@@ -193,6 +194,10 @@ function compare.measure(row, engines, settings, say)
                 runs[engine.name][round] = measured
                 shown[#shown + 1] = ("%s %.2f ms"):format(engine.peer == "torch"
                     and "PyTorch " .. engine.name or engine.name, measured.median_ms)
+                if measured.handover_ns and measured.handover_ns > 0 then
+                    shown[#shown] = shown[#shown] .. (" (handover %.0f ns)"):format(
+                        measured.handover_ns)
+                end
             end
         end
         say(("%s, round %d: %s"):format(row.name, round, table.concat(shown, ", ")))
@@ -278,7 +283,8 @@ local ABOUT = [[
 Ratio: how many times as long %s takes, the median of the rounds; PyTorch by the faster of its
 memory formats.
 Memory: resin's peak beside PyTorch's. Multiply-add peak of the rows %s GFLOP/s, memory read
-%s GB/s, copied %s GB/s. GFLOP/s count direct convolutions, whatever the method.]]
+%s GB/s, copied %s GB/s; a line of the cache from thread to thread and back (handover) %s ns.
+GFLOP/s count direct convolutions, whatever the method.]]
 
 -- "250 to 260": the least and the most of all rows; far apart on a machine that was busy.
 local function range_of(results, field)
@@ -295,7 +301,8 @@ function compare.markdown(results, settings)
     local text = ABOUT:format(processor_name(), settings.threads,
         settings.threads > 1 and "s" or "", os.date("%Y-%m-%d"), resin.version,
         resin.instruction_set(), settings.rounds, tostring(settings.seconds), engine,
-        range_of(results, "peak"), range_of(results, "read"), range_of(results, "copy"))
+        range_of(results, "peak"), range_of(results, "read"), range_of(results, "copy"),
+        range_of(results, "handover"))
     if settings.busy then text = settings.busy .. "\n\n" .. text end
     return table.concat({text, markdown_table(rows), onnxruntime_table(results)}, "\n\n") .. "\n"
 end
@@ -307,7 +314,7 @@ local function csv_line(result)
         row.name, row.model, row.mode, result.batch, result.resin.ms, torch.ms, torch.layout,
         torch.ratio.median, torch.ratio.low, torch.ratio.high, row.floor, row.target,
         result.resin.memory, torch.memory, torch.memory_ratio, row.memory or "", result.gflops,
-        result.peak, result.read, result.copy, other and other.ms or "",
+        result.peak, result.read, result.copy, result.handover, other and other.ms or "",
         other and other.ratio.median or "",
     }
     for position, cell in ipairs(cells) do
@@ -318,7 +325,7 @@ end
 
 local CSV_HEAD = "row,model,mode,batch,resin_ms,torch_ms,torch_layout,ratio,ratio_low,ratio_high,"
     .. "floor,target,resin_mb,torch_mb,memory_ratio,memory_most,effective_gflops,fma_peak_gflops,"
-    .. "memory_read_gbs,memory_copy_gbs,onnxruntime_ms,onnxruntime_ratio\n"
+    .. "memory_read_gbs,memory_copy_gbs,handover_ns,onnxruntime_ms,onnxruntime_ratio\n"
 
 --- The plot: a bar for each row, as SVG.
 function compare.plot(results, settings)

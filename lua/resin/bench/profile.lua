@@ -193,9 +193,10 @@ function profile.measure(one, seconds)
     return result
 end
 
---- What the machine does at most right now: {fma_peak (GFLOP/s), read, copy (GB/s)}.
+--- What the machine does at most right now: {fma_peak (GFLOP/s), read, copy (GB/s), handover (ns
+--- that a line of the cache takes between two threads and back; 0 with one)}.
 function profile.limits()
-    local limits = {fma_peak = resin.fma_peak()}
+    local limits = {fma_peak = resin.fma_peak(), handover = resin.handover() * 1e9}
     limits.read, limits.copy = resin.memory_bandwidth()
     return limits
 end
@@ -244,7 +245,8 @@ local function kind_lines(p, fma_peak)
 end
 
 local LIMITS = [[
-Limits in this run, %d threads: multiply-add peak %.0f GFLOP/s; memory read %.1f GB/s, copied %.1f.
+Limits in this run, %d threads: multiply-add peak %.0f GFLOP/s; memory read %.1f GB/s, copied %.1f;
+a line of the cache from thread to thread and back in %.0f ns.
 %.2f G multiply-adds, counted directly, take %.2f ms at the peak (Winograd does a quarter of them);
 %.0f MB of tensors, each read and written once, take %.2f ms as copies. Times are medians.
 "conv ms" is the convolution or matrix product alone, both ways; the GFLOP/s are its own.]]
@@ -252,6 +254,7 @@ Limits in this run, %d threads: multiply-add peak %.0f GFLOP/s; memory read %.1f
 --- The tables as text.
 function profile.text(p, limits)
     local ideal = LIMITS:format(resin.threads(), limits.fma_peak, limits.read, limits.copy,
+        limits.handover,
         p.multiply_adds * 1e-9, 2e-6 * p.multiply_adds / limits.fma_peak, p.bytes * 1e-6,
         p.bytes * 1e-6 / limits.copy)
     return table.concat({layer_lines(p), kind_lines(p, limits.fma_peak), ideal}, "\n\n")
