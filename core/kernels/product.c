@@ -124,10 +124,14 @@ static ALWAYS_INLINE void multiply_block(const int rows, const int vectors, cons
     }
 }
 
+/* Loops that fetch ahead are there for at least so many rows: more than a block has no fewer. */
+enum { AHEAD_ROWS = BLOCK_ROWS / 2 };
+
 /* One compiled loop for each number of rows. */
-#define ROW_CASE(n)                                                      \
-    case n:                                                              \
-        multiply_block(n, vectors, a_by_columns, ahead, shape, a, b, c); \
+#define ROW_CASE(n)                                                          \
+    case n:                                                                  \
+        if (n >= AHEAD_ROWS || !ahead)                                       \
+            multiply_block(n, vectors, a_by_columns, ahead, shape, a, b, c); \
         break;
 
 static ALWAYS_INLINE void multiply_rows(int rows, const int vectors, const bool a_by_columns,
@@ -222,6 +226,7 @@ static ALWAYS_INLINE void fetch_shortcut(const product_shape *shape, int rows, i
 static void multiply_panel(int64_t rows, int columns, bool a_by_columns, bool ahead,
                            product_shape *shape, const float *a, const float *b, float *c) {
     bool part = columns != VECTOR_FLOATS && columns != BLOCK_COLUMNS;
+    ahead = ahead && rows >= AHEAD_ROWS;
     multiply_function *multiply = choose_function(columns > VECTOR_FLOATS, a_by_columns, ahead);
     int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     for (; blocks > 0; blocks--) {
