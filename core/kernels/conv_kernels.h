@@ -113,6 +113,19 @@ typedef struct conv_fetch {
     int64_t step[FETCHES], jump[FETCHES];
 } conv_fetch;
 
+/* What Strassen's seven products multiply and give (conv_strassen.c). */
+enum { STRASSEN_PRODUCTS = 7 };
+typedef struct strassen_block {
+    int64_t depth;
+    const float *a[STRASSEN_PRODUCTS]; /* by rows, */
+    int64_t a_step[STRASSEN_PRODUCTS];
+    const float *b; /* panels, one behind the other */
+    float *c[4];
+    int64_t c_step;
+    bool accumulate;
+    conv_fetch fetch; /* without jumps */
+} strassen_block;
+
 enum { PRODUCT_FEW = 8 };
 
 typedef struct conv_kernels {
@@ -197,6 +210,14 @@ typedef struct conv_kernels {
     /* sums[j] = or += sum over rows of a[i * a_step + j]. */
     void (*column_sums)(int64_t rows, int64_t columns, const float *a, int64_t a_step, float *sums,
                         bool accumulate);
+
+    /* Sums of four quarters x, `plane` floats apart; with f = sign * x[0] and t = sign * x[2] they
+     * are t + x[3] - f, t + x[3], x[1] less the first of these, and f - t. Columns are whole
+     * vectors, and `to` may be where x is read. Then block_rows rows and a panel of each quarter of
+     * the result. */
+    void (*strassen_sums)(int64_t rows, int64_t columns, float sign, const float *const x[4],
+                          int64_t x_step, float *to, int64_t to_step, int64_t plane);
+    void (*strassen_block)(const strassen_block *block);
 
     /* Adds patches to an image that they overlap in: run r of pixel i, `length` floats at from +
      * i * from_step + r * length, to to + i * to_step + r * to_row. Both are read, and `to` is

@@ -51,6 +51,9 @@ void KERNEL(norm_gradient)(int64_t pixels, int64_t channels, const float *dy, co
                            int64_t to_step);
 void KERNEL(column_sums)(int64_t rows, int64_t columns, const float *a, int64_t a_step, float *sums,
                          bool accumulate);
+void KERNEL(strassen_sums)(int64_t rows, int64_t columns, float sign, const float *const x[4],
+                           int64_t x_step, float *to, int64_t to_step, int64_t plane);
+void KERNEL(strassen_block)(const strassen_block *block);
 void KERNEL(add_patches)(int64_t pixels, int64_t runs, int64_t length, const float *from,
                          int64_t from_step, float *to, int64_t to_row, int64_t to_step);
 void KERNEL(winograd_input)(int64_t tiles, int64_t channels, const float *pixels, int64_t row_step,

@@ -8,6 +8,7 @@
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/ops/conv_rows.h"
+#include "core/ops/conv_strassen.h"
 
 #include <string.h>
 
@@ -18,6 +19,7 @@ enum {
     FEW_PIXELS = 512,
     FEW_FLOATS = 4 << 20, /* of all that few pixels gather, at most */
     CHUNK_DEPTH = 1152,
+    STRASSEN_DEPTH = 576, /* pixels and sums of pixels are as many */
     ENOUGH_PIECES = 48,
     FEW_PIECES = 8,
     GATHER_PANELS = 8, /* of a piece, at least: what its pixels are gathered for */
@@ -35,11 +37,13 @@ typedef struct rows_job {
     bool in_place, few;
     bool packs; /* few pixels, and weights that are not prepared */
     bool dense; /* the grid's pixels are those of the result, in order */
+    conv_strassen strassen;
     conv_watch *watch; /* of whole pixels, or NULL */
     int64_t chunk_taps, chunk_channels, channel_chunks, chunks;
     int64_t blocks, block_pixels, block_groups, panel_groups;
     int64_t plane;              /* floats of a gathered tap */
     float *rows, *sums, *panel; /* scratch of each worker; `rows` of all, if there are few pixels */
+    float *seven; /* and for Strassen's product */
     int64_t rows_size, sums_size, panel_size;
 } rows_job;
 
@@ -48,7 +52,7 @@ typedef struct rows_piece {
     int64_t pixel, count;
     int64_t panel, panel_last;
     int64_t pixel_next, panel_next; /* of what the same worker is likely to do next */
-    float *sums, *weights;
+    float *sums, *weights, *seven;
     conv_fetch fetch;
 } rows_piece;
 
@@ -205,17 +209,24 @@ static void move_sums(const rows_job *d, const rows_piece *p, bool to_result) {
     }
 }
 
+/* Steps of all products of a block. */
+static int64_t product_steps(const rows_job *d, const rows_piece *p) {
+    int64_t rows = d->grid.call->kernels->block_rows;
+    if (d->strassen.chunks > 0) return conv_strassen_steps(&d->grid, &d->strassen, p->count);
+    return (p->panel_last - p->panel) * conv_divide_up(p->count, rows) * d->grid.depth;
+}
+
 /* What the worker's next block reads, and what is read with the result of this one, spread over the
- * steps of its products. */
+ * steps of its products; the former such that it is complete just then, since weights that pass
+ * through the cache push out what has long been there. */
 static void fetch_next(const rows_job *d, rows_piece *p) {
     const conv_grid *g = &d->grid;
-    const conv_kernels *kernels = g->call->kernels;
-    int64_t panels = p->panel_last - p->panel;
-    int64_t next = p->pixel_next * g->source_step;
+    int64_t steps = product_steps(d, p), floats = p->count * g->source_step;
+    int64_t step = conv_divide_up(floats, steps);
+    int64_t next = p->pixel_next * g->source_step - conv_min(steps * step - floats, floats);
     bool read = conv_same_pixels(g) && !d->few && p->pixel_next < g->pixels;
     p->fetch = (conv_fetch){{g->source, g->source, g->source}, {0}, {0}};
     if (read) {
-        int64_t step = conv_divide_up(kernels->block_rows, panels);
         p->fetch.at[0] = g->source + next, p->fetch.step[0] = step;
         if (d->norm) p->fetch.at[1] = d->norm->x + next, p->fetch.step[1] = step;
         if (d->made_of) {
@@ -224,7 +235,6 @@ static void fetch_next(const rows_job *d, rows_piece *p) {
         }
     }
     if (!d->watch || !d->watch->reads) return;
-    int64_t steps = panels * conv_divide_up(p->count, kernels->block_rows) * g->depth;
     p->fetch.at[2] = d->watch->reads + p->pixel * g->result_c;
     p->fetch.step[2] = conv_divide_up(p->count * g->result_c, steps);
 }
@@ -252,8 +262,15 @@ static void sum_block(const rows_job *d, rows_piece *p, float *rows) {
         } else {
             conv_gather_rows(g, d->norm, p->pixel, p->count, depth, rows, d->plane);
         }
-        multiply_chunk(d, p, chunk, a,
-                       d->in_place ? g->source_step : conv_row_floats(depth.channels));
+        int64_t step = d->in_place ? g->source_step : conv_row_floats(depth.channels);
+        if (d->strassen.chunks == 0) {
+            multiply_chunk(d, p, chunk, a, step);
+            continue;
+        }
+        conv_strassen_multiply(g, &d->strassen, chunk, p->count, a, step,
+                               d->dense ? g->result + p->pixel * g->result_c : p->sums,
+                               d->dense ? g->result_c : d->sums_size / d->block_pixels,
+                               chunk > 0 || g->call->add, &p->fetch, p->seven);
     }
     if (!d->dense) move_sums(d, p, true);
 }
@@ -271,7 +288,8 @@ static void block_piece(void *argument, int64_t piece, int worker) {
     const rows_job *d = argument;
     const conv_grid *g = &d->grid;
     rows_piece p = {.sums = d->sums + worker * d->sums_size,
-                    .weights = d->panel + worker * d->panel_size};
+                    .weights = d->panel + worker * d->panel_size,
+                    .seven = d->seven + worker * d->strassen.scratch};
     float *rows = d->rows + (d->few ? 0 : worker * d->rows_size);
     int64_t block, block_last, next, next_last;
     resin_piece_bounds(g->panels, d->panel_groups, piece % d->panel_groups, &p.panel,
@@ -330,7 +348,7 @@ static void cut_depth(rows_job *d, int64_t most) {
 /* How pixels and panels are cut into blocks and groups: the largest that are enough pieces. */
 static void cut_pieces(rows_job *d) {
     const conv_grid *g = &d->grid;
-    int64_t rows = g->call->kernels->block_rows;
+    int64_t rows = (d->strassen.chunks > 0 ? 2 : 1) * g->call->kernels->block_rows;
     if (d->few) {
         int64_t panels = conv_max(1, conv_min(g->panels / FEW_PIECES, 4));
         d->block_pixels = g->pixels;
@@ -346,6 +364,8 @@ static void cut_pieces(rows_job *d) {
         d->block_pixels = conv_round_up(conv_divide_up(g->pixels, d->blocks), rows);
         d->blocks = conv_divide_up(g->pixels, d->block_pixels);
         d->block_groups = conv_min(d->blocks, ENOUGH_PIECES);
+        d->panel_groups = 1;
+        if (d->strassen.chunks > 0) break;
         d->panel_groups = conv_min(conv_divide_up(ENOUGH_PIECES, d->block_groups), most);
         if (d->block_groups * d->panel_groups >= FEW_PIECES * 3) break;
     }
@@ -358,7 +378,9 @@ static void cut(rows_job *d) {
              g->pixels * g->h.taps * g->w.taps * conv_row_floats(g->group_in) <= FEW_FLOATS;
     d->packs = d->few && !g->call->prepared;
     int64_t most = d->few ? g->pixels : BLOCK_PIXELS;
-    cut_depth(d, conv_max(conv_min(BLOCK_FLOATS / most, CHUNK_DEPTH), 64));
+    most = conv_max(conv_min(BLOCK_FLOATS / most, CHUNK_DEPTH), 64);
+    if (d->strassen.chunks > 0) most = d->strassen.chunk;
+    cut_depth(d, most);
     cut_pieces(d);
     /* Rows a power of two apart share few places of a cache. */
     bool far = g->source_step % FAR_ROWS == 0 ||
@@ -377,7 +399,10 @@ static void cut(rows_job *d) {
 
 static resin_status run(resin_context *context, rows_job *d) {
     int64_t workers = resin_workers(context);
-    if (!d->packs) RESIN_TRY(conv_pack_weights(context, &d->grid));
+    if (d->strassen.chunks > 0) RESIN_TRY(conv_strassen_pack(context, &d->grid, &d->strassen));
+    else if (!d->packs) RESIN_TRY(conv_pack_weights(context, &d->grid));
+    RESIN_TRY(conv_reserve(context, workers, d->strassen.chunks > 0 ? d->strassen.scratch : 0,
+                           &d->seven));
     RESIN_TRY(conv_reserve(context, d->few ? 1 : workers, d->rows_size, &d->rows));
     RESIN_TRY(conv_reserve(context, workers, d->sums_size, &d->sums));
     RESIN_TRY(conv_reserve(context, workers, d->panel_size, &d->panel));
@@ -407,11 +432,17 @@ resin_status conv_rows_run(resin_context *context, const conv_grid *grid) {
         d.grid.image = (conv_image){.pixels = d.grid.source};
     }
     if (grid->call->pass == CONV_BACKWARD_DATA) d.norm = grid->call->norm;
+    if (grid->pixels > FEW_PIXELS)
+        d.strassen = conv_strassen_cut(
+            context, grid, conv_round_up(BLOCK_PIXELS, 2 * grid->call->kernels->block_rows),
+            STRASSEN_DEPTH);
     cut(&d);
     resin_status status = run(context, &d);
     resin_deallocate(context, d.grid.weights);
     resin_deallocate(context, d.rows);
     resin_deallocate(context, d.sums);
     resin_deallocate(context, d.panel);
+    resin_deallocate(context, d.seven);
+    resin_deallocate(context, d.strassen.weights);
     return status;
 }

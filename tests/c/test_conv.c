@@ -352,6 +352,8 @@ static const conv_shape large_shapes[] = {
     {1, 41, 43, 140, 0, 0, 1024, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
     {7, 31, 29, 70, 0, 0, 41, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
     {2, 79, 41, 256, 0, 0, 34, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+    {3, 14, 14, 640, 0, 0, 256, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1}, /* by seven products */
+    {3, 28, 28, 256, 0, 0, 256, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1},
     /* Groups: several groups of vectors, steps, vectors that are not full, more outputs. */
     {2, 30, 29, 96, 0, 0, 96, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 24},
     {2, 20, 17, 160, 0, 0, 160, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 20},
@@ -571,6 +573,68 @@ static void test_shown(void **state) {
     }
     assert_int_equal(resin_set_threads(*state, 1), RESIN_OK);
     assert_true(showed[0] > 0 && showed[1] > 0);
+}
+
+/* Whether a pass's errors are those of plain sums, and whether it multiplied by Strassen's method:
+ * then plain sums, which are to be had, have other bits. */
+static bool check_seven(resin_context *context, problem *p, const conv_call *call) {
+    array *result = result_of(p, call->pass);
+    size_t size = (size_t)result->count * sizeof(float);
+    float *plain = malloc(size);
+    assert_non_null(plain);
+    for (int seven = 0; seven < 2; seven++) {
+        assert_int_equal(resin_set_conv_method(context, seven ? "auto" : "direct"), RESIN_OK);
+        for (int64_t i = 0; i < result->count; i++) result->single[i] = NAN;
+        assert_int_equal(conv_run(context, call, CONV_DIRECT), RESIN_OK);
+        assert_true(largest_error(result) <=
+                    4 * (terms(&p->shape, call->pass) + 1) * FLT_EPSILON / 2);
+        if (!seven) memcpy(plain, result->single, size);
+    }
+    bool other = memcmp(plain, result->single, size) != 0;
+    free(plain);
+    return other;
+}
+
+/* Blocks of pixels by Strassen's method: one chunk and several, pixels in place and gathered, a
+ * block that is not full; and shapes that do not fit, with the kernels of each instruction set. */
+static void test_seven_products(void **state) {
+    static const conv_shape shapes[] = {
+        {3, 14, 14, 320, 0, 0, 256, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+        {3, 28, 28, 256, 0, 0, 320, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1},
+        {3, 14, 14, 1024, 0, 0, 256, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+        {3, 14, 14, 256, 0, 0, 768, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+        {1, 25, 25, 256, 0, 0, 256, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+        {3, 14, 14, 256, 0, 0, 240, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+        {3, 14, 14, 280, 0, 0, 256, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
+    };
+    enum { FIT = 4 };
+    for (int i = 0; i < (int)(sizeof shapes / sizeof *shapes); i++) {
+        problem p = new_problem(shapes[i]);
+        p.finished = false;
+        for (int64_t c = 0; c < p.bias.count; c++) p.bias.exact[c] = 0;
+        run_exact(*state, &p, CONV_FORWARD);
+        run_exact(*state, &p, CONV_BACKWARD_DATA);
+        shown_pixels shown = {.watch = {begin_shown, show_pixels, NULL}};
+        shown.copy = malloc((size_t)p.y.count * sizeof *shown.copy);
+        assert_non_null(shown.copy);
+        for (int set = 0; set < SETS; set++) {
+            const resin_kernel_table *kernels = resin_kernels_of(sets[set]);
+            if (!kernels) continue;
+            conv_call call = {.kernels = &kernels->conv, .shape = p.shape, .pass = CONV_FORWARD,
+                              .x = image_of(&p), .weights = p.weights.single,
+                              .result = p.y.single, .watch = &shown.watch};
+            shown.pieces = 0;
+            assert_int_equal(check_seven(*state, &p, &call), i < FIT);
+            assert_true(all_shown(&shown, &p.y));
+            call = (conv_call){.kernels = &kernels->conv, .shape = p.shape,
+                               .pass = CONV_BACKWARD_DATA, .dy = p.dy.single,
+                               .dy_step = p.shape.out_c, .weights = p.weights.single,
+                               .result = p.dx.single};
+            assert_int_equal(check_seven(*state, &p, &call), i < FIT);
+        }
+        free(shown.copy);
+        free_problem(&p);
+    }
 }
 
 /* With 1 and 3 threads: the same bits, and each pixel shown once, if any are. */
@@ -795,7 +859,7 @@ int main(void) {
         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_large_shapes),   cmocka_unit_test(test_threads),
         cmocka_unit_test(test_public_passes),  cmocka_unit_test(test_shown),
-        cmocka_unit_test(test_sum),
+        cmocka_unit_test(test_sum),            cmocka_unit_test(test_seven_products),
         cmocka_unit_test(test_joint_backward),
         cmocka_unit_test(test_empty_batch),    cmocka_unit_test(test_product),
         cmocka_unit_test(test_product_batch),
