@@ -14,6 +14,8 @@ enum {
     STRIP_FLOATS = 48 << 10, /* of the strips of a piece, where their rows allow */
     STRIP_ROWS = 64,         /* at most */
     VECTOR_GROUP = 8,        /* vectors of a piece: so much of a pixel is read together */
+    WATCHED_VECTORS = 16,    /* and so many where whole pixels are watched, */
+    WATCHED_FLOATS = 64 << 10, /* about so many floats at a time */
     BLOCK_ROWS = 6,          /* rows of the result of a piece, at least */
     MAXIMUM_GRIDS = 4,       /* that read one strip: strides up to 2 x 2 */
     MAXIMUM_LANES = 16,
@@ -31,6 +33,7 @@ typedef struct grouped_grid {
 
 typedef struct grouped {
     const conv_call *call;
+    conv_watch *watch; /* of whole pixels, or NULL */
     grouped_grid grids[MAXIMUM_GRIDS];
     int count;
     grouped_lanes lanes;
@@ -190,7 +193,8 @@ static void cut(grouped *d) {
     cover_grids(d);
     choose_lanes(d);
     d->vectors = conv_divide_up(d->call->shape.groups, d->in_vector);
-    d->vector_groups = conv_divide_up(d->vectors, VECTOR_GROUP);
+    if (d->vectors > WATCHED_VECTORS) d->watch = NULL;
+    d->vector_groups = d->watch ? 1 : conv_divide_up(d->vectors, VECTOR_GROUP);
     int64_t vectors = conv_divide_up(d->vectors, d->vector_groups);
     int64_t planes = d->spread ? g->group_in : 1;
     d->line = d->width * vector;
@@ -200,6 +204,10 @@ static void cut(grouped *d) {
     int64_t strip_rows = conv_min(STRIP_FLOATS / (vectors * planes * d->line), STRIP_ROWS);
     d->batch = 1 + conv_max(strip_rows - d->extent, 0) / g->h.step;
     d->batch = conv_min(d->batch, conv_divide_up(d->rows, d->blocks));
+    if (d->watch) {
+        int64_t floats = g->h.spread * g->result_w * g->result_c;
+        d->batch = conv_min(d->batch, conv_divide_up(WATCHED_FLOATS, floats));
+    }
     d->strip_rows = (d->batch - 1) * g->h.step + d->extent;
     d->plane = d->strip_rows * d->line + vector; /* not a power of two apart */
     d->vector_plane = d->plane * planes;
@@ -287,6 +295,16 @@ static void multiply_rows(const grouped *d, const strips *s, const grouped_grid 
     }
 }
 
+/* Shows rows [i, i + count) of all grids. */
+static void show_rows(const grouped *d, int64_t piece, int64_t image, int64_t i, int64_t count,
+                      int worker) {
+    const conv_grid *g = first_grid(d);
+    int64_t first = i * g->h.spread;
+    int64_t last = conv_min((i + count) * g->h.spread, g->result_h);
+    d->watch->pixels(d->watch, piece, (image * g->result_h + first) * g->result_w,
+                     (last - first) * g->result_w, worker);
+}
+
 static void grid_piece(void *argument, int64_t piece, int worker) {
     const grouped *d = argument;
     const float *rows[STRIP_ROWS];
@@ -300,6 +318,7 @@ static void grid_piece(void *argument, int64_t piece, int worker) {
                 multiply_rows(d, &s, &d->grids[part], v, i, count, rows);
             }
         }
+        if (d->watch) show_rows(d, piece, s.image, i, count, worker);
     }
 }
 
@@ -309,7 +328,12 @@ static resin_status run_grids(resin_context *context, grouped *d) {
     RESIN_TRY(conv_reserve(context, d->vectors, d->weights_size, &d->weights));
     RESIN_TRY(conv_reserve(context, resin_workers(context), d->strip_size, &d->strips));
     resin_parallel(context, d->vectors, weights_piece, d);
-    resin_parallel(context, d->vector_groups * d->blocks * d->call->shape.batch, grid_piece, d);
+    int64_t pieces = d->vector_groups * d->blocks * d->call->shape.batch;
+    if (d->watch) {
+        const conv_grid *g = first_grid(d);
+        RESIN_TRY(d->watch->begin(d->watch, g->result, g->result_c, pieces));
+    }
+    resin_parallel(context, pieces, grid_piece, d);
     return RESIN_OK;
 }
 
@@ -323,7 +347,7 @@ static void release(resin_context *context, grouped *d) {
 static resin_status run_backward_data(resin_context *context, const conv_call *call) {
     const conv_shape *s = &call->shape;
     bool together = s->stride_h * s->stride_w <= MAXIMUM_GRIDS;
-    grouped d = {.call = call};
+    grouped d = {.call = call, .watch = together ? call->watch : NULL};
     for (int64_t rest = 0; rest < s->stride_h * s->stride_w; rest++) {
         add_grid(&d, conv_backward_data_grid(call, rest / s->stride_w, rest % s->stride_w));
         if (together && rest + 1 < s->stride_h * s->stride_w) continue;
@@ -427,7 +451,7 @@ static resin_status run_weights(resin_context *context, grouped *d) {
 resin_status conv_grouped_run(resin_context *context, const conv_call *call) {
     if (!fits_strips(call)) return conv_direct_run(context, call);
     if (call->pass == CONV_BACKWARD_DATA) return run_backward_data(context, call);
-    grouped d = {.call = call};
+    grouped d = {.call = call, .watch = call->pass == CONV_FORWARD ? call->watch : NULL};
     add_grid(&d, conv_forward_grid(call));
     resin_status status = call->pass == CONV_FORWARD ? run_grids(context, &d)
                                                      : run_weights(context, &d);
