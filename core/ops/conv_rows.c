@@ -19,7 +19,8 @@ enum {
     FEW_PIXELS = 512,
     FEW_FLOATS = 4 << 20, /* of all that few pixels gather, at most */
     CHUNK_DEPTH = 1152,
-    STRASSEN_DEPTH = 576, /* pixels and sums of pixels are as many */
+    STRASSEN_PIXELS = 56, /* of whose sums there are as many, */
+    STRASSEN_DEPTH = 576, /* in chunks of so much at most */
     ENOUGH_PIECES = 48,
     FEW_PIECES = 8,
     GATHER_PANELS = 8, /* of a piece, at least: what its pixels are gathered for */
@@ -348,7 +349,7 @@ static void cut_depth(rows_job *d, int64_t most) {
 /* How pixels and panels are cut into blocks and groups: the largest that are enough pieces. */
 static void cut_pieces(rows_job *d) {
     const conv_grid *g = &d->grid;
-    int64_t rows = (d->strassen.chunks > 0 ? 2 : 1) * g->call->kernels->block_rows;
+    int64_t rows = d->strassen.chunks > 0 ? d->strassen.pixels : g->call->kernels->block_rows;
     if (d->few) {
         int64_t panels = conv_max(1, conv_min(g->panels / FEW_PIECES, 4));
         d->block_pixels = g->pixels;
@@ -359,6 +360,7 @@ static void cut_pieces(rows_job *d) {
     int64_t most = conv_divide_up(g->panels, GATHER_PANELS);
     int64_t fit = PIXELS_FLOATS / (d->chunk_taps * d->chunk_channels) / rows * rows;
     int64_t largest = conv_max(conv_min(fit, BLOCK_PIXELS), BLOCK_PIXELS / 2);
+    if (d->strassen.chunks > 0) largest = d->strassen.pixels;
     for (int64_t pixels = largest; pixels >= largest / 2; pixels /= 2) {
         d->blocks = conv_divide_up(g->pixels, pixels);
         d->block_pixels = conv_round_up(conv_divide_up(g->pixels, d->blocks), rows);
@@ -433,9 +435,7 @@ resin_status conv_rows_run(resin_context *context, const conv_grid *grid) {
     }
     if (grid->call->pass == CONV_BACKWARD_DATA) d.norm = grid->call->norm;
     if (grid->pixels > FEW_PIXELS)
-        d.strassen = conv_strassen_cut(
-            context, grid, conv_round_up(BLOCK_PIXELS, 2 * grid->call->kernels->block_rows),
-            STRASSEN_DEPTH);
+        d.strassen = conv_strassen_cut(context, grid, STRASSEN_PIXELS, STRASSEN_DEPTH);
     cut(&d);
     resin_status status = run(context, &d);
     resin_deallocate(context, d.grid.weights);

@@ -34,14 +34,15 @@ static bool mixes(const conv_call *call) {
 conv_strassen conv_strassen_cut(const resin_context *context, const conv_grid *g, int64_t pixels,
                                 int64_t most) {
     const conv_call *call = g->call;
-    int64_t width = call->kernels->block_columns, half = pixels / 2;
-    conv_strassen s = {.chunks = conv_divide_up(g->depth, most)};
+    int64_t width = call->kernels->block_columns, rows = 2 * call->kernels->block_rows;
+    conv_strassen s = {.chunks = conv_divide_up(g->depth, most),
+                       .pixels = conv_round_up(pixels, rows)};
     s.chunk = g->depth / s.chunks;
     s.pairs = g->panels / 2;
-    s.scratch = half * 4 * conv_row_floats(s.chunk / 2);
+    s.scratch = 2 * s.pixels * conv_row_floats(s.chunk / 2);
     bool fits = g->h.taps * g->w.taps == 1 && g->depth >= FEWEST && g->group_out >= FEWEST &&
                 g->depth % (s.chunks * CHUNK_LINES) == 0 && g->group_out % (2 * width) == 0 &&
-                g->pixels % (2 * call->kernels->block_rows) == 0;
+                g->pixels % rows == 0;
     if (context->conv_direct || !mixes(call) || call->epilogue || call->bias || !fits) s.chunks = 0;
     return s;
 }

@@ -9,12 +9,13 @@
 typedef struct conv_strassen {
     int64_t chunk, chunks; /* of the depth; no chunks: the product is not done so */
     int64_t pairs;         /* of panels, half the columns apart */
-    int64_t scratch;       /* floats that a worker needs for blocks of some pixels */
+    int64_t pixels;        /* of a block: whole register blocks of both halves */
+    int64_t scratch;       /* floats that a worker needs */
     float *weights;        /* packed */
 } conv_strassen;
 
-/* Whether and how a grid's blocks of `pixels` (even) are multiplied so, with `most` of the depth in
- * a chunk. */
+/* Whether and how a grid's blocks of about so many pixels are multiplied so, with `most` of the
+ * depth in a chunk. The last block may be smaller, of whole register blocks, too. */
 conv_strassen conv_strassen_cut(const resin_context *context, const conv_grid *grid, int64_t pixels,
                                 int64_t most);
 
