@@ -541,7 +541,7 @@ static bool all_shown(const shown_pixels *shown, const array *result) {
 }
 
 /* Forward passes that show their result: how many methods did. */
-static int run_shown(resin_context *context, problem *p, shown_pixels *shown) {
+static int run_shown(resin_context *context, problem *p, shown_pixels *shown, int *grouped) {
     int showed = 0;
     for (conv_method method = 0; method < CONV_METHOD_COUNT; method++) {
         if (!conv_method_fits(&p->shape, CONV_FORWARD, method)) continue;
@@ -553,12 +553,13 @@ static int run_shown(resin_context *context, problem *p, shown_pixels *shown) {
         assert_int_equal(conv_run(context, &call, method), RESIN_OK);
         assert_true(all_shown(shown, &p->y));
         showed += shown->pieces > 0;
+        *grouped += method == CONV_GROUPED && shown->pieces > 0;
     }
     return showed;
 }
 
 static void test_shown(void **state) {
-    int showed[2] = {0, 0}; /* without and with several taps */
+    int showed[2] = {0, 0}, grouped = 0; /* without and with several taps */
     for (int i = 0; i < LARGE_SHAPES; i++) {
         problem p = new_problem(large_shapes[i]);
         shown_pixels shown = {.watch = {begin_shown, show_pixels, NULL}};
@@ -566,13 +567,13 @@ static void test_shown(void **state) {
         assert_non_null(shown.copy);
         for (int threads = 1; threads <= 3; threads += 2) {
             assert_int_equal(resin_set_threads(*state, threads), RESIN_OK);
-            showed[p.shape.kernel_h > 1] += run_shown(*state, &p, &shown);
+            showed[p.shape.kernel_h > 1] += run_shown(*state, &p, &shown, &grouped);
         }
         free(shown.copy);
         free_problem(&p);
     }
     assert_int_equal(resin_set_threads(*state, 1), RESIN_OK);
-    assert_true(showed[0] > 0 && showed[1] > 0);
+    assert_true(showed[0] > 0 && showed[1] > 0 && grouped > 0);
 }
 
 /* Whether a pass's errors are those of plain sums, and whether it multiplied by Strassen's method:
