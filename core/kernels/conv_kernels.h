@@ -49,6 +49,29 @@ typedef struct phases_steps {
     int64_t value, item;
 } phases_steps;
 
+/* Winograd's F(4x4, 2x2) for 3x3 kernels with stride 2 (core/ops/conv_strided.h): points in one
+ * direction, and those of both phases. */
+enum { STRIDED_POINTS = 5, STRIDED_LINE = 9 };
+
+/* What is transformed: pixels, of both phases or of one (those of dy in backward-data); dy for
+ * backward-weights; weights; and back to pixels of both phases (dx) or of one, and to dweights. In
+ * each direction values of the phase with two taps come first, then those of that with one tap. */
+typedef enum strided_kind {
+    STRIDED_PIXELS,        /* 5 + 4 to 5 + 4 points */
+    STRIDED_PLAIN_PIXELS,  /* 5 to 5 points */
+    STRIDED_GRADIENT,      /* 4 to 5 points */
+    STRIDED_WEIGHTS,       /* 2 + 1 taps to 5 + 4 points */
+    STRIDED_RESULTS,       /* 5 + 4 points to 4 + 4 */
+    STRIDED_PLAIN_RESULTS, /* 5 points to 4 */
+    STRIDED_SUMS           /* 5 + 4 points to 2 + 1 taps */
+} strided_kind;
+
+/* Element (i, j) stands at row[i] + column[j]. */
+typedef struct strided_places {
+    int64_t row[STRIDED_LINE], column[STRIDED_LINE];
+} strided_places;
+#define STRIDED_NOWHERE INT64_MIN /* the place of a result that is not wanted */
+
 /* Batch normalization between a convolution's result x and the gradient dy that comes back to it, by
  * channel: the gradient of x is a * g + b * (x - mean) + c, where g is dy, or 0 where relu stopped
  * x * scale + shift (scale is NULL where there is no relu). */
@@ -285,6 +308,15 @@ typedef struct conv_kernels {
                            int64_t point_step);
     void (*phases_weights_gradient)(int64_t channels, const float *du, int64_t point_step,
                                     float *dw, int64_t tap_step);
+
+    /* Transforms of F(4x4, 2x2), of whole vectors of channels. strided_result is for those back: any
+     * number of channels are written, plus bias (may be NULL), or added. */
+    void (*strided_transform)(strided_kind kind, int64_t channels, const float *from,
+                              const strided_places *from_at, float *to,
+                              const strided_places *to_at);
+    void (*strided_result)(strided_kind kind, int64_t channels, const float *from,
+                           const strided_places *from_at, const float *bias, bool add, float *to,
+                           const strided_places *to_at);
 
     /* Grouped convolution (grouped_shape above). The channels of some whole groups of the result
      * are the lanes of a vector, and weights such vectors by rows of the kernel, channels of a

@@ -50,6 +50,7 @@ static resin_status run_method(resin_context *context, const conv_call *call,
     case CONV_PRODUCT: return conv_product_run(context, call);
     case CONV_GROUPED: return conv_grouped_run(context, call);
     case CONV_PHASES: return conv_phases_run(context, call);
+    case CONV_STRIDED: return conv_strided_run(context, call);
     default: return conv_reference_run(context, call);
     }
 }

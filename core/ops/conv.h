@@ -55,6 +55,7 @@ typedef enum conv_method {
     CONV_PRODUCT,   /* patches packed for a matrix product; 1x1 without a copy */
     CONV_GROUPED,
     CONV_PHASES,    /* F(4x4, 4x4) of the phases of a strided convolution from few channels */
+    CONV_STRIDED,   /* F(4x4, 2x2) of the phases of a 3x3 convolution with stride 2 */
     CONV_METHOD_COUNT
 } conv_method;
 

@@ -86,6 +86,7 @@ resin_status conv_product_run(resin_context *context, const conv_call *call);
 int64_t conv_phases_prepared(const conv_call *call);
 void conv_phases_prepare(resin_context *context, const conv_call *call, float *to);
 resin_status conv_phases_run(resin_context *context, const conv_call *call);
+resin_status conv_strided_run(resin_context *context, const conv_call *call);
 resin_status conv_grouped_run(resin_context *context, const conv_call *call);
 
 /* Scratch of count x size floats from the arena, with overflow checked. */

@@ -7,7 +7,7 @@ const char *conv_method_name(conv_method method) {
     static const char *const names[CONV_METHOD_COUNT] = {
         [CONV_REFERENCE] = "reference", [CONV_WINOGRAD] = "winograd", [CONV_DIRECT] = "direct",
         [CONV_PRODUCT] = "product",     [CONV_GROUPED] = "grouped",
-        [CONV_PHASES] = "phases"};
+        [CONV_PHASES] = "phases",       [CONV_STRIDED] = "strided"};
     return method >= 0 && method < CONV_METHOD_COUNT ? names[method] : "unknown";
 }
 
@@ -18,7 +18,7 @@ const char *conv_pass_name(conv_pass pass) {
 }
 
 bool conv_method_is_exact(conv_method method) {
-    return method != CONV_WINOGRAD && method != CONV_PHASES;
+    return method != CONV_WINOGRAD && method != CONV_PHASES && method != CONV_STRIDED;
 }
 
 /* From more channels the transformed weights would not stay in a core's cache. */
@@ -41,23 +41,26 @@ bool conv_method_fits(const conv_shape *s, conv_pass pass, conv_method method) {
         return pass != CONV_BACKWARD_DATA && s->groups == 1 && s->in_c <= PHASES_CHANNELS &&
                phases_fit(s->kernel_h, s->stride_h, s->dilation_h) &&
                phases_fit(s->kernel_w, s->stride_w, s->dilation_w);
+    case CONV_STRIDED:
+        return s->groups == 1 && s->kernel_h == 3 && s->kernel_w == 3 && s->stride_h == 2 &&
+               s->stride_w == 2 && s->dilation_h == 1 && s->dilation_w == 1;
     default: return false;
     }
 }
 
 bool conv_method_normalizes(conv_method method) {
-    return method == CONV_WINOGRAD || method == CONV_DIRECT || method == CONV_GROUPED;
+    return method == CONV_WINOGRAD || method == CONV_DIRECT || method == CONV_GROUPED ||
+           method == CONV_STRIDED;
 }
 
 bool conv_method_finishes(conv_method method) { return method != CONV_REFERENCE; }
 
 bool conv_method_reads_norm(conv_method method) {
-    return method == CONV_WINOGRAD || method == CONV_DIRECT || method == CONV_PHASES;
+    return method == CONV_WINOGRAD || method == CONV_DIRECT || method == CONV_PHASES ||
+           method == CONV_STRIDED;
 }
 
-bool conv_method_adds(conv_method method) {
-    return method == CONV_WINOGRAD || method == CONV_DIRECT || method == CONV_GROUPED;
-}
+bool conv_method_adds(conv_method method) { return conv_method_normalizes(method); }
 
 /* The costs below count multiply-adds, and whatever else a method does as the number of multiply-
  * adds that take as long, estimated for vectors of 16 floats. The smallest cost wins. */
@@ -167,6 +170,7 @@ static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
                COPIED_FLOAT * pixels * taps * (double)(back ? s->out_c : s->in_c);
     case CONV_GROUPED: return grouped_cost(s, pass);
     case CONV_PHASES: return phases_cost(s);
+    case CONV_STRIDED: return 2 * plain_cost(s, pass) + 1e30;
     default: /* reference: no vectors */
         return VECTOR * conv_multiply_adds(s);
     }

@@ -1,0 +1,140 @@
+/* conv_strided.c: 3x3 convolution with stride 2 by Winograd's method (conv_strided.h): forward and
+ * backward-data; backward-weights is in conv_strided_weights.c.
+ *
+ * u is made first, once for all, and stays in the processor's last cache. A worker takes a block of
+ * tiles: their v, then point by point the products with all panels of u, so that of v only the plane
+ * of a point has to stay in its second-level cache, then their results. */
+#include "core/base/memory.h"
+#include "core/base/threads.h"
+#include "core/ops/conv_strided.h"
+
+enum {
+    BLOCK_TILES = 64,     /* of a block, about */
+    EVEN_BLOCKS = 4,      /* their number is a multiple of it */
+    PIECES = 64,          /* of work, at most */
+    WATCHED_TILES = 256,  /* a smaller result stays in a cache anyhow */
+    WEIGHT_CHANNELS = 16, /* that are transformed at a time */
+    LARGEST_PANEL = 32
+};
+
+/* ---- Weights --------------------------------------------------------------------------------- */
+
+/* u of some rows of one panel: in the forward pass the input channels, in backward-data the output
+ * channels, whose weights are turned round and transposed. */
+static void weights_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const strided *s = argument;
+    const conv_shape *shape = &s->call->shape;
+    int64_t parts = conv_divide_up(s->source.channels, WEIGHT_CHANNELS), panel = piece / parts;
+    int64_t row = piece % parts * WEIGHT_CHANNELS, column = panel * s->panel_columns;
+    int64_t rows = conv_min(WEIGHT_CHANNELS, s->source.channels - row);
+    int64_t width = strided_panel_width(s, panel), out_c = shape->out_c;
+    float block[9][WEIGHT_CHANNELS][LARGEST_PANEL];
+    const strided_places taps = strided_tap_places(3 * WEIGHT_CHANNELS * LARGEST_PANEL,
+                                                   WEIGHT_CHANNELS * LARGEST_PANEL, s->back);
+    const strided_places at = strided_point_places(
+        s->u_plane, s->back ? s->panels * s->u_panel : s->slice_width * width);
+    for (int tap = 0; tap < 9; tap++) {
+        const float *from = s->call->weights + tap * shape->in_c * out_c;
+        from += s->back ? column * out_c + row : row * out_c + column;
+        s->kernels->pack(rows, strided_panel_columns(s, panel), from, out_c, s->back,
+                         block[tap][0], LARGEST_PANEL);
+    }
+    for (int64_t r = 0; r < rows; r++)
+        s->kernels->strided_transform(STRIDED_WEIGHTS, width, block[0][r], &taps,
+                                      s->u + panel * s->u_panel + (row + r) * width, &at);
+}
+
+static resin_status make_u(resin_context *context, strided *s) {
+    s->u_panel = s->phases * s->slice_width * s->panel_columns;
+    s->u_plane = 4 / s->phases * s->panels * s->u_panel + STRIDED_PAD;
+    RESIN_TRY(conv_reserve(context, STRIDED_PLANES, s->u_plane, &s->u));
+    resin_parallel(context, s->panels * conv_divide_up(s->source.channels, WEIGHT_CHANNELS),
+                   weights_piece, s);
+    return RESIN_OK;
+}
+
+/* ---- Products -------------------------------------------------------------------------------- */
+
+/* Forward: one product over the phases that are not zero at the point. */
+static void multiply_phases(const strided *s, int point, int64_t count, const float *v, float *m) {
+    int rows = strided_phases(point / STRIDED_POINTS);
+    int columns = strided_phases(point % STRIDED_POINTS);
+    int64_t step = columns > 1 ? s->slice_width : 2 * s->slice_width;
+    for (int64_t panel = 0; panel < s->panels; panel++) {
+        int64_t width = strided_panel_width(s, panel);
+        s->kernels->product_segments(rows * columns, step, step * width, count, (int)width,
+                                     s->source.channels, v, s->v_row, false,
+                                     s->u + point * s->u_plane + panel * s->u_panel, width,
+                                     m + panel * s->m_size, width, false, NULL);
+    }
+}
+
+/* Backward-data: one for each of them. */
+static void multiply_back(const strided *s, int point, int64_t count, const float *v, float *m) {
+    int rows = strided_phases(point / STRIDED_POINTS);
+    int columns = strided_phases(point % STRIDED_POINTS);
+    for (int phase = 0; phase < 4; phase++) {
+        if (phase / 2 >= rows || phase % 2 >= columns) continue;
+        for (int64_t panel = phase * s->panels; panel < (phase + 1) * s->panels; panel++) {
+            int64_t width = strided_panel_width(s, panel % s->panels);
+            s->kernels->product(count, (int)width, s->source.channels, v, s->v_row, false,
+                                s->u + point * s->u_plane + panel * s->u_panel, width,
+                                m + panel * s->m_size, width, false);
+        }
+    }
+}
+
+static void run_block(const strided *s, int64_t first, int64_t last, int worker) {
+    int64_t count = strided_band_tile(s, last) - strided_band_tile(s, first);
+    float *v = s->v + worker * s->v_size;
+    float *m = s->m + worker * 4 / s->phases * s->panels * s->m_size;
+    strided_transform_source(s, first, last, v, worker);
+    for (int point = 0; point < STRIDED_PLANES; point++) {
+        if (s->back)
+            multiply_back(s, point, count, v + point * s->v_plane, m + point * s->m_plane);
+        else multiply_phases(s, point, count, v + point * s->v_plane, m + point * s->m_plane);
+    }
+    strided_transform_result(s, first, last, m);
+}
+
+static void block_piece(void *argument, int64_t piece, int worker) {
+    const strided *s = argument;
+    int64_t block, block_last, first, last;
+    resin_piece_bounds(s->blocks, conv_min(s->blocks, PIECES), piece, &block, &block_last);
+    for (; block < block_last; block++) {
+        resin_piece_bounds(s->bands, s->blocks, block, &first, &last);
+        run_block(s, first, last, worker);
+        if (!s->watch) continue;
+        int64_t begin = strided_rows_before(s, first), end = strided_rows_before(s, last);
+        s->watch->pixels(s->watch, piece, begin * s->result_w, (end - begin) * s->result_w,
+                         worker);
+    }
+}
+
+static resin_status run_blocks(resin_context *context, strided *s) {
+    int workers = resin_workers(context);
+    int64_t blocks = conv_divide_up(s->tiles, BLOCK_TILES);
+    strided_cut(s, BLOCK_TILES, conv_round_up(blocks, EVEN_BLOCKS), 0);
+    int64_t pieces = conv_min(s->blocks, PIECES);
+    RESIN_TRY(conv_reserve(context, workers, s->v_size, &s->v));
+    RESIN_TRY(conv_reserve(context, workers * 4 / s->phases * s->panels, s->m_size, &s->m));
+    RESIN_TRY(strided_reserve_strips(context, s));
+    RESIN_TRY(make_u(context, s));
+    if (s->cuts > 1 || s->tiles < WATCHED_TILES) s->watch = NULL;
+    if (s->watch)
+        RESIN_TRY(s->watch->begin(s->watch, s->call->result, s->out_c, pieces));
+    resin_parallel(context, pieces, block_piece, s);
+    return RESIN_OK;
+}
+
+resin_status conv_strided_run(resin_context *context, const conv_call *call) {
+    strided s = strided_describe(call);
+    resin_status status = call->pass == CONV_BACKWARD_WEIGHTS ? strided_run_weights(context, &s)
+                                                              : run_blocks(context, &s);
+    resin_deallocate(context, s.u);
+    resin_deallocate(context, s.v);
+    resin_deallocate(context, s.m);
+    resin_deallocate(context, s.strips);
+    return status;
+}
