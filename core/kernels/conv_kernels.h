@@ -66,11 +66,25 @@ typedef enum strided_kind {
     STRIDED_SUMS           /* 5 + 4 points to 2 + 1 taps */
 } strided_kind;
 
-/* Element (i, j) stands at row[i] + column[j]. */
-typedef struct strided_places {
-    int64_t row[STRIDED_LINE], column[STRIDED_LINE];
-} strided_places;
-#define STRIDED_NOWHERE INT64_MIN /* the place of a result that is not wanted */
+/* In one direction: floats from one value to the next of the same phase, and to the first of the
+ * other. */
+typedef struct strided_step {
+    int64_t next, other;
+} strided_step;
+typedef struct strided_steps {
+    strided_step row, column;
+} strided_steps;
+
+/* Where results go. Of a tile, whose phases come in turn, `rows` x `columns` pixels from (row,
+ * column) on are wanted; that one is written to `to`. */
+typedef struct strided_result {
+    float *to;
+    int64_t row_step, pixel_step;
+    int row, column, rows, columns;
+    const float *bias; /* by channel, or NULL */
+    bool add;
+    int64_t next;      /* not 0: what lies so many floats further on is asked for */
+} strided_result;
 
 /* Batch normalization between a convolution's result x and the gradient dy that comes back to it, by
  * channel: the gradient of x is a * g + b * (x - mean) + c, where g is dy, or 0 where relu stopped
@@ -309,14 +323,13 @@ typedef struct conv_kernels {
     void (*phases_weights_gradient)(int64_t channels, const float *du, int64_t point_step,
                                     float *dw, int64_t tap_step);
 
-    /* Transforms of F(4x4, 2x2), of whole vectors of channels. strided_result is for those back: any
-     * number of channels are written, plus bias (may be NULL), or added. */
+    /* Transforms of F(4x4, 2x2), of whole vectors of channels; strided_result is for those back, and
+     * of any number. */
     void (*strided_transform)(strided_kind kind, int64_t channels, const float *from,
-                              const strided_places *from_at, float *to,
-                              const strided_places *to_at);
+                              const strided_steps *steps, float *to,
+                              const strided_steps *to_steps);
     void (*strided_result)(strided_kind kind, int64_t channels, const float *from,
-                           const strided_places *from_at, const float *bias, bool add, float *to,
-                           const strided_places *to_at);
+                           const strided_steps *steps, const strided_result *result);
 
     /* Grouped convolution (grouped_shape above). The channels of some whole groups of the result
      * are the lanes of a vector, and weights such vectors by rows of the kernel, channels of a

@@ -87,11 +87,10 @@ void KERNEL(phases_weights)(int64_t channels, const float *w, int64_t tap_step, 
 void KERNEL(phases_weights_gradient)(int64_t channels, const float *du, int64_t point_step,
                                      float *dw, int64_t tap_step);
 void KERNEL(strided_transform)(strided_kind name, int64_t channels, const float *from,
-                               const strided_places *from_at, float *to,
-                               const strided_places *to_at);
+                               const strided_steps *steps, float *to,
+                               const strided_steps *to_steps);
 void KERNEL(strided_result)(strided_kind name, int64_t channels, const float *from,
-                            const strided_places *from_at, const float *bias, bool add, float *to,
-                            const strided_places *to_at);
+                            const strided_steps *steps, const strided_result *result);
 void KERNEL(grouped_rows)(const grouped_shape *shape, const grouped_rows *rows,
                           const float *weights);
 void KERNEL(grouped_gradient)(const grouped_shape *shape, const grouped_pixels *pixels,

@@ -4,160 +4,227 @@
  * Signal Processing, 2010, chapter 5).
  *
  * In one direction there are two phases: that with two taps and five points, and that with one tap,
- * whose value at infinity is zero. All functions take vectors at places from `from` to places from
- * `to`, and `whole` says which phase is meant. */
+ * whose value at infinity is zero. */
 #include "core/kernels/conv_names.h"
 #include "core/kernels/kernel.h"
 
-enum { LINE = STRIDED_LINE, POINTS = STRIDED_POINTS };
+enum { V = VECTOR_FLOATS, LINE = STRIDED_LINE };
 
-/* ---- Transforms in one direction ------------------------------------------------------------- */
+/* ---- Transforms in one direction, of one phase, for some channels ---------------------------- */
 
 /* B^T d: the row of a point p has the coefficients of M(x) / (x - p), where M(x) =
  * x (x^2 - 1) (x - 2), and that of infinity those of M. */
-static void transform_source(bool whole, const float *from, const int64_t *from_at, float *to,
-                             const int64_t *to_at) {
-    vfloat d[4];
-    UNROLL
-    for (int i = 0; i < 4; i++) d[i] = vload(from + from_at[i]);
-    vfloat e = d[3] - d[1];
-    vstore(to + to_at[0], 2.0f * (d[0] - d[2]) + e);
-    vstore(to + to_at[1], e - (d[1] + d[2]));
-    vstore(to + to_at[2], 3.0f * (d[1] - d[2]) + e);
-    vstore(to + to_at[3], e);
-    if (whole) vstore(to + to_at[4], (vload(from + from_at[4]) - d[2]) - 2.0f * e);
+static ALWAYS_INLINE void transform_source(const bool whole, int64_t channels, const float *d,
+                                           int64_t step, float *t, int64_t to_step) {
+    for (int64_t c = 0; c < channels; c += V, d += V, t += V) {
+        vfloat d_1 = vload(d + step), d_2 = vload(d + 2 * step), e = vload(d + 3 * step) - d_1;
+        vstore(t, 2.0f * (vload(d) - d_2) + e);
+        vstore(t + to_step, e - (d_1 + d_2));
+        vstore(t + 2 * to_step, 3.0f * (d_1 - d_2) + e);
+        vstore(t + 3 * to_step, e);
+        if (whole) vstore(t + 4 * to_step, (vload(d + 4 * step) - d_2) - 2.0f * e);
+    }
 }
 
 /* A^T m */
-static void transform_result(bool whole, const float *from, const int64_t *from_at, float *to,
-                             const int64_t *to_at) {
-    vfloat m[POINTS];
-    UNROLL
-    for (int i = 0; i < 4; i++) m[i] = vload(from + from_at[i]);
-    m[4] = whole ? vload(from + from_at[4]) : (vfloat){0};
-    vfloat sum = m[1] + m[2], difference = m[1] - m[2];
-    vstore(to + to_at[0], m[0] + sum + m[3]);
-    vstore(to + to_at[1], difference + 2.0f * m[3]);
-    vstore(to + to_at[2], sum + 4.0f * m[3]);
-    vstore(to + to_at[3], difference + 8.0f * m[3] + m[4]);
+static ALWAYS_INLINE void transform_result(const bool whole, int64_t channels, const float *m,
+                                           int64_t step, float *y, int64_t to_step) {
+    for (int64_t c = 0; c < channels; c += V, m += V, y += V) {
+        vfloat m_1 = vload(m + step), m_2 = vload(m + 2 * step), m_3 = vload(m + 3 * step);
+        vfloat sum = m_1 + m_2, difference = m_1 - m_2, last = difference + 8.0f * m_3;
+        vstore(y, vload(m) + sum + m_3);
+        vstore(y + to_step, difference + 2.0f * m_3);
+        vstore(y + 2 * to_step, sum + 4.0f * m_3);
+        vstore(y + 3 * to_step, whole ? last + vload(m + 4 * step) : last);
+    }
 }
 
 /* A y */
-static void transform_gradient(bool whole, const float *from, const int64_t *from_at, float *to,
-                               const int64_t *to_at) {
-    vfloat y[4];
-    (void)whole;
-    UNROLL
-    for (int i = 0; i < 4; i++) y[i] = vload(from + from_at[i]);
-    vfloat even = y[0] + y[2], odd = y[1] + y[3];
-    vstore(to + to_at[0], y[0]);
-    vstore(to + to_at[1], even + odd);
-    vstore(to + to_at[2], even - odd);
-    vstore(to + to_at[3], (y[0] + 4.0f * y[2]) + 2.0f * (y[1] + 4.0f * y[3]));
-    vstore(to + to_at[4], y[3]);
+static ALWAYS_INLINE void transform_gradient(int64_t channels, const float *y, int64_t step,
+                                             float *m, int64_t to_step) {
+    for (int64_t c = 0; c < channels; c += V, y += V, m += V) {
+        vfloat y_0 = vload(y), y_1 = vload(y + step), y_2 = vload(y + 2 * step);
+        vfloat y_3 = vload(y + 3 * step), even = y_0 + y_2, odd = y_1 + y_3;
+        vstore(m, y_0);
+        vstore(m + to_step, even + odd);
+        vstore(m + 2 * to_step, even - odd);
+        vstore(m + 3 * to_step, (y_0 + 4.0f * y_2) + 2.0f * (y_1 + 4.0f * y_3));
+        vstore(m + 4 * to_step, y_3);
+    }
 }
 
 /* G w: the row of a point p is 1, p divided by the product of its distances from the others. */
-static void transform_weights(bool whole, const float *from, const int64_t *from_at, float *to,
-                              const int64_t *to_at) {
-    vfloat first = vload(from + from_at[0]);
-    vfloat second = whole ? vload(from + from_at[1]) : (vfloat){0};
-    vstore(to + to_at[0], 0.5f * first);
-    vstore(to + to_at[1], -0.5f * (first + second));
-    vstore(to + to_at[2], (1.0f / 6) * (second - first));
-    vstore(to + to_at[3], (1.0f / 6) * first + (1.0f / 3) * second);
-    if (whole) vstore(to + to_at[4], second);
+static ALWAYS_INLINE void transform_weights(const bool whole, int64_t channels, const float *w,
+                                            int64_t step, float *u, int64_t to_step) {
+    for (int64_t c = 0; c < channels; c += V, w += V, u += V) {
+        vfloat first = vload(w), second = whole ? vload(w + step) : (vfloat){0};
+        vstore(u, 0.5f * first);
+        vstore(u + to_step, -0.5f * (first + second));
+        vstore(u + 2 * to_step, (1.0f / 6) * (second - first));
+        vstore(u + 3 * to_step, (1.0f / 6) * first + (1.0f / 3) * second);
+        if (whole) vstore(u + 4 * to_step, second);
+    }
 }
 
 /* G^T u */
-static void transform_sums(bool whole, const float *from, const int64_t *from_at, float *to,
-                           const int64_t *to_at) {
-    vfloat u[4];
-    UNROLL
-    for (int i = 0; i < 4; i++) u[i] = vload(from + from_at[i]);
-    vstore(to + to_at[0], 0.5f * (u[0] - u[1]) + (1.0f / 6) * (u[3] - u[2]));
-    if (!whole) return;
-    vfloat rest = (1.0f / 6) * u[2] + (1.0f / 3) * u[3];
-    vstore(to + to_at[1], (vload(from + from_at[4]) - 0.5f * u[1]) + rest);
+static ALWAYS_INLINE void transform_sums(const bool whole, int64_t channels, const float *u,
+                                         int64_t step, float *w, int64_t to_step) {
+    for (int64_t c = 0; c < channels; c += V, u += V, w += V) {
+        vfloat u_1 = vload(u + step), u_2 = vload(u + 2 * step), u_3 = vload(u + 3 * step);
+        vstore(w, 0.5f * (vload(u) - u_1) + (1.0f / 6) * (u_3 - u_2));
+        if (whole)
+            vstore(w + to_step, (vload(u + 4 * step) - 0.5f * u_1) +
+                                    ((1.0f / 6) * u_2 + (1.0f / 3) * u_3));
+    }
 }
 
 /* ---- And in two ------------------------------------------------------------------------------ */
 
-/* How many values and results there are of the phase with two taps, and of the other. */
+/* How many values and results there are of the phase with two taps, and of the other; the result
+ * that stands in front is of which. */
 typedef struct kind {
-    void (*phase)(bool whole, const float *from, const int64_t *from_at, float *to,
-                  const int64_t *to_at);
-    int values, other_values, results, other_results;
+    enum { SOURCE, RESULT, GRADIENT, WEIGHTS, SUMS } line;
+    int values, results, other_values, other_results;
+    bool other_first;
 } kind;
 
 static const kind kinds[] = {
-    [STRIDED_PIXELS] = {transform_source, 5, 4, 5, 4},
-    [STRIDED_PLAIN_PIXELS] = {transform_source, 5, 0, 5, 0},
-    [STRIDED_GRADIENT] = {transform_gradient, 4, 0, 5, 0},
-    [STRIDED_WEIGHTS] = {transform_weights, 2, 1, 5, 4},
-    [STRIDED_RESULTS] = {transform_result, 5, 4, 4, 4},
-    [STRIDED_PLAIN_RESULTS] = {transform_result, 5, 0, 4, 0},
-    [STRIDED_SUMS] = {transform_sums, 5, 4, 2, 1},
+    [STRIDED_PIXELS] = {SOURCE, 5, 5, 4, 4, false},
+    [STRIDED_PLAIN_PIXELS] = {SOURCE, 5, 5, 0, 0, false},
+    [STRIDED_GRADIENT] = {GRADIENT, 4, 5, 0, 0, false},
+    [STRIDED_WEIGHTS] = {WEIGHTS, 2, 5, 1, 4, false},
+    [STRIDED_RESULTS] = {RESULT, 5, 4, 4, 4, true},
+    [STRIDED_PLAIN_RESULTS] = {RESULT, 5, 4, 0, 0, false},
+    [STRIDED_SUMS] = {SUMS, 5, 2, 4, 1, false},
 };
 
-static void transform_line(const kind *k, const float *from, const int64_t *from_at, float *to,
-                           const int64_t *to_at) {
-    k->phase(true, from, from_at, to, to_at);
-    if (k->other_values > 0) k->phase(false, from, from_at + k->values, to, to_at + k->results);
+static __attribute__((noinline)) void two_taps(const kind *k, int64_t channels, const float *from,
+                                               int64_t step, float *to, int64_t to_step) {
+    switch (k->line) {
+    case SOURCE: transform_source(true, channels, from, step, to, to_step); break;
+    case RESULT: transform_result(true, channels, from, step, to, to_step); break;
+    case GRADIENT: transform_gradient(channels, from, step, to, to_step); break;
+    case WEIGHTS: transform_weights(true, channels, from, step, to, to_step); break;
+    case SUMS: transform_sums(true, channels, from, step, to, to_step); break;
+    }
 }
 
-enum { V = VECTOR_FLOATS, ROW = LINE * V };
-static const strided_places beside = {{0, ROW, 2 * ROW, 3 * ROW, 4 * ROW, 5 * ROW, 6 * ROW,
-                                       7 * ROW, 8 * ROW},
-                                      {0, V, 2 * V, 3 * V, 4 * V, 5 * V, 6 * V, 7 * V, 8 * V}};
+static __attribute__((noinline)) void one_tap(const kind *k, int64_t channels, const float *from,
+                                              int64_t step, float *to, int64_t to_step) {
+    switch (k->line) {
+    case SOURCE: transform_source(false, channels, from, step, to, to_step); break;
+    case RESULT: transform_result(false, channels, from, step, to, to_step); break;
+    case WEIGHTS: transform_weights(false, channels, from, step, to, to_step); break;
+    default: transform_sums(false, channels, from, step, to, to_step); break;
+    }
+}
 
-/* A vector of channels: columns into `half`, then rows of it. */
-static void transform(const kind *k, const float *from, const strided_places *from_at, float *to,
-                      const strided_places *to_at) {
+static void transform_line(const kind *k, int64_t channels, const float *from, strided_step step,
+                           float *to, strided_step to_step) {
+    two_taps(k, channels, from, step.next, to, to_step.next);
+    if (k->other_values)
+        one_tap(k, channels, from + step.other, step.next, to + to_step.other, to_step.next);
+}
+
+/* Channels at a time: what lies between the directions stays in the first-level cache. */
+enum { SOME = 4 * V, ROW = LINE * SOME };
+
+static __attribute__((noinline)) void transform(const kind *k, int64_t channels,
+                                                const float *from, const strided_steps *steps,
+                                                float *to, const strided_steps *to_steps) {
     float half[LINE * ROW];
-    for (int x = 0; x < k->values + k->other_values; x++)
-        transform_line(k, from + from_at->column[x], from_at->row, half + x * V, beside.row);
-    for (int y = 0; y < k->results + k->other_results; y++)
-        transform_line(k, half + y * ROW, beside.column, to + to_at->row[y], to_at->column);
+    for (int x = 0; x < k->values + k->other_values; x++) {
+        const float *column = x < k->values
+                                  ? from + x * steps->column.next
+                                  : from + steps->column.other +
+                                        (x - k->values) * steps->column.next;
+        transform_line(k, channels, column, steps->row, half + x * SOME,
+                       (strided_step){ROW, k->results * ROW});
+    }
+    for (int y = 0; y < k->results + k->other_results; y++) {
+        float *row = y < k->results ? to + y * to_steps->row.next
+                                    : to + to_steps->row.other +
+                                          (y - k->results) * to_steps->row.next;
+        transform_line(k, channels, half + y * ROW, (strided_step){SOME, k->values * SOME}, row,
+                       to_steps->column);
+    }
 }
+
+static int64_t some_channels(int64_t channels) { return channels < SOME ? channels : SOME; }
 
 void KERNEL(strided_transform)(strided_kind name, int64_t channels, const float *from,
-                               const strided_places *from_at, float *to,
-                               const strided_places *to_at) {
-    for (int64_t c = 0; c < channels; c += VECTOR_FLOATS)
-        transform(&kinds[name], from + c, from_at, to + c, to_at);
+                               const strided_steps *steps, float *to,
+                               const strided_steps *to_steps) {
+    for (int64_t c = 0; c < channels; c += SOME)
+        transform(&kinds[name], some_channels(channels - c), from + c, steps, to + c, to_steps);
 }
 
-/* Some channels of one result; a function of its own, or it would be compiled for every case. */
-static __attribute__((noinline)) void write_result(vfloat value, float *to, int channels,
-                                                   bool add) {
-    vfloat old = {0};
-    size_t size = (size_t)channels * sizeof(float);
-    if (channels == V) {
-        vstore(to, add ? value + vload(to) : value);
-        return;
+/* Results of the phases in turn, where neighbours are a step apart. */
+static strided_step in_turn(const kind *k, int64_t step) {
+    if (!k->other_results) return (strided_step){step, 0};
+    return (strided_step){2 * step, k->other_first ? -step : step};
+}
+
+static void transform_back(const kind *k, int64_t channels, const float *from,
+                           const strided_steps *steps, float *to, int64_t row_step,
+                           int64_t pixel_step) {
+    const strided_steps to_steps = {in_turn(k, row_step), in_turn(k, pixel_step)};
+    if (k->other_first) to += row_step + pixel_step;
+    transform(k, channels, from, steps, to, &to_steps);
+}
+
+/* One result, of a number of channels that may not be whole vectors. */
+static __attribute__((noinline)) void write_result(int64_t channels, const float *from,
+                                                   const float *bias, bool add, float *to) {
+    for (int64_t c = 0; c < channels; c += V) {
+        vfloat value = vload(from + c), old = {0};
+        size_t size = (size_t)(channels - c < V ? channels - c : V) * sizeof(float);
+        if (bias) {
+            memcpy(&old, bias + c, size);
+            value += old;
+        }
+        if (add) {
+            memcpy(&old, to + c, size);
+            value += old;
+        }
+        memcpy(to + c, &value, size);
     }
-    if (add) memcpy(&old, to, size);
-    value += old;
-    memcpy(to, &value, size);
+}
+
+/* Asks for what is written next. In line, since a compiler takes a function that only does this for
+ * one without effect. */
+static ALWAYS_INLINE void fetch_results(int results, int64_t channels, const float *to,
+                                        int64_t row_step, int64_t pixel_step) {
+    for (int i = 0; i < results; i++) {
+        for (int j = 0; j < results; j++) {
+            for (int64_t c = 0; c < channels; c += 16)
+                __builtin_prefetch(to + i * row_step + j * pixel_step + c, 1);
+        }
+    }
 }
 
 void KERNEL(strided_result)(strided_kind name, int64_t channels, const float *from,
-                            const strided_places *from_at, const float *bias, bool add, float *to,
-                            const strided_places *to_at) {
+                            const strided_steps *steps, const strided_result *result) {
     const kind *k = &kinds[name];
     int results = k->results + k->other_results;
-    for (int64_t c = 0; c < channels; c += V) {
-        float tile[LINE * ROW];
-        int some = channels - c < V ? (int)(channels - c) : V;
-        vfloat first = {0};
-        transform(k, from + c, from_at, tile, &beside);
-        if (bias) memcpy(&first, bias + c, (size_t)some * sizeof(float));
-        for (int i = 0; i < results * results; i++) {
-            int64_t row = to_at->row[i / results], column = to_at->column[i % results];
-            if (row == STRIDED_NOWHERE || column == STRIDED_NOWHERE) continue;
-            const float *value = tile + beside.row[i / results] + beside.column[i % results];
-            write_result(vload(value) + first, to + (row + column + c), some, add);
+    bool whole = result->rows == results && result->columns == results;
+    int64_t row_step = result->row_step, pixel_step = result->pixel_step;
+    if (result->next)
+        fetch_results(results, channels, result->to + result->next, row_step, pixel_step);
+    for (int64_t c = 0; c < channels; c += SOME) {
+        float tile[64 * SOME];
+        int64_t some = some_channels(channels - c);
+        if (some % V == 0 && !result->bias && !result->add && whole) {
+            transform_back(k, some, from + c, steps, result->to + c, row_step, pixel_step);
+            continue;
+        }
+        transform_back(k, some, from + c, steps, tile, 8 * SOME, SOME);
+        const float *first = tile + (8 * result->row + result->column) * SOME;
+        for (int y = 0; y < result->rows; y++) {
+            for (int x = 0; x < result->columns; x++)
+                write_result(some, first + (8 * y + x) * SOME,
+                             result->bias ? result->bias + c : NULL, result->add,
+                             result->to + y * row_step + x * pixel_step + c);
         }
     }
 }

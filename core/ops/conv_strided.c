@@ -30,10 +30,11 @@ static void weights_piece(void *argument, int64_t piece, int worker) {
     int64_t rows = conv_min(WEIGHT_CHANNELS, s->source.channels - row);
     int64_t width = strided_panel_width(s, panel), out_c = shape->out_c;
     float block[9][WEIGHT_CHANNELS][LARGEST_PANEL];
-    const strided_places taps = strided_tap_places(3 * WEIGHT_CHANNELS * LARGEST_PANEL,
-                                                   WEIGHT_CHANNELS * LARGEST_PANEL, s->back);
-    const strided_places at = strided_point_places(
+    const strided_steps steps = strided_point_steps(
         s->u_plane, s->back ? s->panels * s->u_panel : s->slice_width * width);
+    const strided_step tap_row = {(s->back ? -6 : 6) * WEIGHT_CHANNELS * LARGEST_PANEL,
+                                  (s->back ? -3 : 3) * WEIGHT_CHANNELS * LARGEST_PANEL};
+    const strided_steps taps = {tap_row, {tap_row.next / 3, tap_row.other / 3}};
     for (int tap = 0; tap < 9; tap++) {
         const float *from = s->call->weights + tap * shape->in_c * out_c;
         from += s->back ? column * out_c + row : row * out_c + column;
@@ -41,8 +42,8 @@ static void weights_piece(void *argument, int64_t piece, int worker) {
                          block[tap][0], LARGEST_PANEL);
     }
     for (int64_t r = 0; r < rows; r++)
-        s->kernels->strided_transform(STRIDED_WEIGHTS, width, block[0][r], &taps,
-                                      s->u + panel * s->u_panel + (row + r) * width, &at);
+        s->kernels->strided_transform(STRIDED_WEIGHTS, width, block[s->back ? 8 : 0][r], &taps,
+                                      s->u + panel * s->u_panel + (row + r) * width, &steps);
 }
 
 static resin_status make_u(resin_context *context, strided *s) {
@@ -89,7 +90,7 @@ static void run_block(const strided *s, int64_t first, int64_t last, int worker)
     int64_t count = strided_band_tile(s, last) - strided_band_tile(s, first);
     float *v = s->v + worker * s->v_size;
     float *m = s->m + worker * 4 / s->phases * s->panels * s->m_size;
-    strided_transform_source(s, first, last, v, worker);
+    strided_transform_source(s, first, last, 0, v, worker);
     for (int point = 0; point < STRIDED_PLANES; point++) {
         if (s->back)
             multiply_back(s, point, count, v + point * s->v_plane, m + point * s->m_plane);
@@ -112,10 +113,11 @@ static void block_piece(void *argument, int64_t piece, int worker) {
     }
 }
 
+#include <stdlib.h>
 static resin_status run_blocks(resin_context *context, strided *s) {
     int workers = resin_workers(context);
-    int64_t blocks = conv_divide_up(s->tiles, BLOCK_TILES);
-    strided_cut(s, BLOCK_TILES, conv_round_up(blocks, EVEN_BLOCKS), 0);
+    int64_t blocks = conv_divide_up(s->tiles, getenv("T") ? atoi(getenv("T")) : BLOCK_TILES);
+    strided_cut(s, BLOCK_TILES, conv_round_up(blocks, EVEN_BLOCKS), s->source.channels);
     int64_t pieces = conv_min(s->blocks, PIECES);
     RESIN_TRY(conv_reserve(context, workers, s->v_size, &s->v));
     RESIN_TRY(conv_reserve(context, workers * 4 / s->phases * s->panels, s->m_size, &s->m));

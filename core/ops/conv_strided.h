@@ -42,19 +42,19 @@ typedef struct strided {
     int64_t tiles_h, tiles_w, tiles;
     int64_t cuts, band_tiles, bands; /* bands of a row of tiles, and tiles of one, at most */
     int64_t blocks, block_tiles;     /* blocks of bands, and their tiles, at most */
-    int64_t slices, slice_width;     /* of v: slices of its channels, in whole vectors */
-    int64_t v_row, v_plane, v_size;  /* floats from tile to tile, point to point, slice to slice */
-    int64_t m_plane, m_size;         /* likewise; rows are as wide as the panel */
+    int64_t slices, slice_width;     /* slices of the channels of v, in whole vectors */
+    int64_t v_row, v_plane, v_size;  /* from tile to tile, point to point; and of a slice */
+    int64_t m_plane, m_size;         /* from point to point, panel to panel */
     int64_t u_panel, u_plane;        /* of u: from panel to panel, point to point */
     int64_t strip_size;
-    int64_t first_band, some_bands;  /* backward-weights: what is under way */
+    int64_t chunks;                  /* of bands, in backward-weights */
     conv_watch *watch;
     float *u, *v, *m, *strips;
 } strided;
 
 strided strided_describe(const conv_call *call);
 /* Cuts rows of tiles into bands, bands into `blocks` blocks or less, and the channels of v into
- * slices of so many, at most (0: one). */
+ * slices of so many, at most. */
 void strided_cut(strided *s, int64_t band_tiles, int64_t blocks, int64_t slice);
 /* Strips of all workers, for v and m. */
 resin_status strided_reserve_strips(resin_context *context, strided *s);
@@ -66,15 +66,14 @@ int64_t strided_band_tile(const strided *s, int64_t band);
 /* Phases of rows or columns at a point of one direction. */
 static inline int strided_phases(int point) { return point < STRIDED_POINTS - 1 ? 2 : 1; }
 
-/* Where a value of each phase and point stands. */
-strided_places strided_point_places(int64_t point_step, int64_t phase_step);
-/* Where taps do, in the order of STRIDED_WEIGHTS; or, turned round, for backward-data. */
-strided_places strided_tap_places(int64_t row_step, int64_t column_step, bool turned);
+/* Values of each phase and point. */
+strided_steps strided_point_steps(int64_t point_step, int64_t phase_step);
 
-/* v of bands [first, last), with all slices; and m of dy, with all panels, from tile `tile` on. */
-void strided_transform_source(const strided *s, int64_t first, int64_t last, float *v, int worker);
-void strided_transform_gradient(const strided *s, int64_t first, int64_t last, int64_t tile,
-                                float *m, int worker);
+/* v of bands [first, last) and one slice, and m of dy, with all panels. */
+void strided_transform_source(const strided *s, int64_t first, int64_t last, int64_t slice,
+                              float *v, int worker);
+void strided_transform_gradient(const strided *s, int64_t first, int64_t last, float *m,
+                                int worker);
 /* The pixels of the result of bands [first, last) from m. */
 void strided_transform_result(const strided *s, int64_t first, int64_t last, const float *m);
 /* Rows of the result that bands before this one have written, of all images. */

@@ -45,8 +45,9 @@ void strided_cut(strided *s, int64_t band_tiles, int64_t blocks, int64_t slice) 
     s->bands = s->tiles / s->tiles_w * s->cuts;
     s->blocks = conv_min(blocks, s->bands);
     s->block_tiles = conv_divide_up(s->bands, s->blocks) * s->band_tiles;
-    s->slices = slice ? conv_divide_up(channels, slice) : 1;
-    s->slice_width = slice ? slice : conv_round_up(channels, s->kernels->vector);
+    s->slices = conv_divide_up(channels, slice);
+    s->slice_width = conv_round_up(conv_divide_up(channels, s->slices), s->kernels->vector);
+    s->slices = conv_divide_up(channels, s->slice_width);
     s->v_row = s->phases * s->slice_width;
     if (s->v_row % 1024 == 0) s->v_row += STRIDED_PAD; /* else rows meet in the cache */
     s->v_plane = s->block_tiles * s->v_row + STRIDED_PAD;
@@ -108,50 +109,24 @@ resin_status strided_reserve_strips(resin_context *context, strided *s) {
     return conv_reserve(context, resin_workers(context), s->strip_size, &s->strips);
 }
 
-/* ---- Places ---------------------------------------------------------------------------------- */
+/* ---- Steps ----------------------------------------------------------------------------------- */
 
-strided_places strided_point_places(int64_t point_step, int64_t phase_step) {
-    strided_places at;
-    for (int i = 0; i < STRIDED_LINE; i++) {
-        int64_t place = i % STRIDED_POINTS * point_step;
-        at.row[i] = STRIDED_POINTS * place + i / STRIDED_POINTS * 2 * phase_step;
-        at.column[i] = place + i / STRIDED_POINTS * phase_step;
-    }
-    return at;
+strided_steps strided_point_steps(int64_t point_step, int64_t phase_step) {
+    return (strided_steps){{STRIDED_POINTS * point_step, 2 * phase_step},
+                           {point_step, phase_step}};
 }
 
-strided_places strided_tap_places(int64_t row_step, int64_t column_step, bool turned) {
-    strided_places at;
-    for (int i = 0; i < 3; i++) {
-        int64_t tap = i == 2 ? 1 : (i == 1) != turned ? 2 : 0;
-        at.row[i] = tap * row_step;
-        at.column[i] = tap * column_step;
-    }
-    return at;
-}
-
-/* The place in a line of pixels of number i among those of both phases, of which the first are so
- * many and begin at pixel `first`. */
-static int64_t phase_pixel(int i, int count, int first) {
-    return i < count ? 2 * i + first : 2 * (i - count) + 1 - first;
-}
-
-/* Pixels of a strip. */
-static strided_places pixel_places(bool by_phases, int64_t row_step, int64_t column_step) {
-    strided_places at;
-    for (int i = 0; i < STRIDED_LINE; i++) {
-        int64_t place = by_phases ? phase_pixel(i, STRIDED_POINTS, 0) : i;
-        at.row[i] = place * row_step;
-        at.column[i] = place * column_step;
-    }
-    return at;
+/* Of pixels of a strip. */
+static strided_steps pixel_steps(bool by_phases, int64_t row_step, int64_t column_step) {
+    int factor = by_phases ? 2 : 1;
+    return (strided_steps){{factor * row_step, row_step}, {factor * column_step, column_step}};
 }
 
 /* ---- Transforms ------------------------------------------------------------------------------ */
 
 static void transform_slice(const strided *s, const band_run *run, int64_t slice, float *v,
                             float *pixels) {
-    const strided_places v_at = strided_point_places(s->v_plane, s->slice_width);
+    const strided_steps v_steps = strided_point_steps(s->v_plane, s->slice_width);
     int64_t begin = slice * s->slice_width, most = source_channels(s);
     int64_t end = conv_min(begin + s->slice_width, s->source.channels);
     for (int64_t channel = begin; channel < end; channel += most) {
@@ -162,23 +137,21 @@ static void transform_slice(const strided *s, const band_run *run, int64_t slice
             .columns = source_columns(s, run->tiles), .channel = channel, .channels = channels,
             .pixel_step = conv_round_up(channels, s->kernels->vector)};
         int64_t line = strip.columns * strip.pixel_step;
-        const strided_places at = pixel_places(!s->back, line, strip.pixel_step);
+        const strided_steps steps = pixel_steps(!s->back, line, strip.pixel_step);
         conv_copy_strip(&s->source, &strip, pixels);
         for (int64_t t = 0; t < run->tiles; t++)
             s->kernels->strided_transform(s->back ? STRIDED_PLAIN_PIXELS : STRIDED_PIXELS,
                                           strip.pixel_step,
-                                          pixels + t * s->source_step * strip.pixel_step, &at,
-                                          v + t * s->v_row + channel - begin, &v_at);
+                                          pixels + t * s->source_step * strip.pixel_step, &steps,
+                                          v + t * s->v_row + channel - begin, &v_steps);
     }
 }
 
-void strided_transform_source(const strided *s, int64_t first, int64_t last, float *v,
-                              int worker) {
+void strided_transform_source(const strided *s, int64_t first, int64_t last, int64_t slice,
+                              float *v, int worker) {
     for (int64_t band = first; band < last; band++) {
         const band_run run = run_of_band(s, band);
-        for (int64_t slice = 0; slice < s->slices; slice++)
-            transform_slice(s, &run, slice, v + slice * s->v_size,
-                            s->strips + worker * s->strip_size);
+        transform_slice(s, &run, slice, v, s->strips + worker * s->strip_size);
         v += run.tiles * s->v_row;
     }
 }
@@ -187,25 +160,25 @@ void strided_transform_source(const strided *s, int64_t first, int64_t last, flo
 static void transform_panels(const strided *s, const band_run *run, int64_t panel,
                              const conv_strip *strip, const float *pixels, float *m,
                              int64_t tile) {
-    const strided_places m_at = strided_point_places(s->m_plane, 0);
-    const strided_places at =
-        pixel_places(false, strip->columns * strip->pixel_step, strip->pixel_step);
+    const strided_steps m_steps = strided_point_steps(s->m_plane, 0);
+    const strided_steps steps =
+        pixel_steps(false, strip->columns * strip->pixel_step, strip->pixel_step);
     for (int64_t c = 0; c < strip->channels; c += s->panel_columns, panel++) {
         int64_t width = strided_panel_width(s, panel);
         for (int64_t t = 0; t < run->tiles; t++)
             s->kernels->strided_transform(STRIDED_GRADIENT, width,
-                                          pixels + 4 * t * strip->pixel_step + c, &at,
-                                          m + panel * s->m_size + (tile + t) * width, &m_at);
+                                          pixels + 4 * t * strip->pixel_step + c, &steps,
+                                          m + panel * s->m_size + (tile + t) * width, &m_steps);
     }
 }
 
-void strided_transform_gradient(const strided *s, int64_t first, int64_t last, int64_t tile,
-                                float *m, int worker) {
+void strided_transform_gradient(const strided *s, int64_t first, int64_t last, float *m,
+                                int worker) {
     const conv_shape *shape = &s->call->shape;
     const conv_source dy = {s->kernels, {.pixels = s->call->dy}, s->call->norm, shape->out_h,
                             shape->out_w, shape->out_c};
     float *pixels = s->strips + worker * s->strip_size;
-    int64_t most = gradient_channels(s);
+    int64_t tile = 0, most = gradient_channels(s);
     for (int64_t band = first; band < last; band++) {
         const band_run run = run_of_band(s, band);
         for (int64_t channel = 0; channel < s->out_c; channel += most) {
@@ -221,44 +194,47 @@ void strided_transform_gradient(const strided *s, int64_t first, int64_t last, i
     }
 }
 
-/* Where the results of a tile go, in one direction. */
-static void result_places(const strided *s, int64_t begin, int64_t size, int64_t step,
-                          int64_t places[STRIDED_LINE]) {
-    for (int i = 0; i < s->tile; i++) {
-        int64_t pixel = begin + (s->back ? phase_pixel(i, 4, 1) : i);
-        places[i] = pixel >= 0 && pixel < size ? pixel * step : STRIDED_NOWHERE;
+/* The pixels of a tile that begins at `begin` which are inside, in one direction. */
+static int64_t pixels_inside(const strided *s, int64_t begin, int64_t size, int *first,
+                             int *count) {
+    *first = begin < 0 ? (int)-begin : 0;
+    *count = (int)conv_min(s->tile, size - begin) - *first;
+    return begin + *first;
+}
+
+/* A tile: of all panels. */
+static void transform_tile(const strided *s, const float *m, int64_t tile,
+                           strided_result *result) {
+    const strided_steps steps = strided_point_steps(s->m_plane, s->panels * s->m_size);
+    const float *bias = s->back ? NULL : s->call->bias;
+    float *to = result->to;
+    for (int64_t panel = 0; panel < s->panels; panel++, m += s->m_size) {
+        int64_t channel = panel * s->panel_columns, channels = strided_panel_columns(s, panel);
+        result->bias = bias ? bias + channel : NULL;
+        result->to = to + channel;
+        s->kernels->strided_result(s->back ? STRIDED_RESULTS : STRIDED_PLAIN_RESULTS, channels,
+                                   m + tile * strided_panel_width(s, panel), &steps, result);
+        for (int y = 0; s->call->epilogue && y < result->rows; y++)
+            conv_finish(s->call, result->to + y * result->row_step, result->columns, channel,
+                        channels);
     }
 }
 
-/* The epilogue of a tile's panel. */
-static void finish_tile(const strided *s, float *image, const strided_places *at, int64_t pixels,
-                        int64_t panel) {
-    for (int y = 0; s->call->epilogue && y < s->tile && at->row[y] != STRIDED_NOWHERE; y++)
-        conv_finish(s->call, image + at->row[y] + at->column[0], pixels,
-                    panel * s->panel_columns, strided_panel_columns(s, panel));
-}
-
 void strided_transform_result(const strided *s, int64_t first, int64_t last, const float *m) {
-    const strided_places m_at = strided_point_places(s->m_plane, s->panels * s->m_size);
-    int64_t step = s->out_c, line = s->result_w * step;
-    const float *bias = s->back ? NULL : s->call->bias;
+    strided_result result = {.row_step = s->result_w * s->out_c, .pixel_step = s->out_c,
+                             .add = s->call->add};
     for (int64_t band = first, tile = 0; band < last; band++) {
         const band_run run = run_of_band(s, band);
-        float *image = s->call->result + run.image * s->result_h * line;
-        strided_places at;
-        result_places(s, s->top + run.row * s->tile, s->result_h, line, at.row);
+        int64_t row = pixels_inside(s, s->top + run.row * s->tile, s->result_h, &result.row,
+                                    &result.rows);
+        float *line = s->call->result + (run.image * s->result_h + row) * result.row_step;
         for (int64_t t = 0; t < run.tiles; t++, tile++) {
-            int64_t left = s->left + (run.tile + t) * s->tile;
-            result_places(s, left, s->result_w, step, at.column);
-            for (int64_t panel = 0; panel < s->panels; panel++) {
-                int64_t channel = panel * s->panel_columns;
-                s->kernels->strided_result(
-                    s->back ? STRIDED_RESULTS : STRIDED_PLAIN_RESULTS,
-                    strided_panel_columns(s, panel),
-                    m + panel * s->m_size + tile * strided_panel_width(s, panel), &m_at,
-                    bias ? bias + channel : NULL, s->call->add, image + channel, &at);
-                finish_tile(s, image + channel, &at, conv_min(s->tile, s->result_w - left), panel);
-            }
+            int64_t column = pixels_inside(s, s->left + (run.tile + t) * s->tile, s->result_w,
+                                           &result.column, &result.columns);
+            result.next = s->tile * (t + 1 < run.tiles ? s->out_c
+                                                       : result.row_step - t * s->out_c);
+            result.to = line + column * s->out_c;
+            transform_tile(s, m, tile, &result);
         }
     }
 }
