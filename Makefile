@@ -169,9 +169,13 @@ $(OBJECTS)/tests/%.o: tests/%.c $(BUILD)/flags
 
 define kernel_rule
 $$(OBJECTS)/$(1)/%.o: core/kernels/%.c $$(BUILD)/flags
-	$$(call compile,$$(KERNEL_FLAGS) $$(KERNEL_FLAGS_$(1)) -DKERNEL_ISA=$(1), ($(1)))
+	$$(call compile,$$(KERNEL_FLAGS) $$(FILE_FLAGS) $$(KERNEL_FLAGS_$(1)) -DKERNEL_ISA=$(1), ($(1)))
 endef
 $(foreach set,$(KERNEL_SETS),$(eval $(call kernel_rule,$(set))))
+
+# Where all that counts is written as it shall be, -O3 only makes more of it.
+SMALL_KERNELS := conv_strided
+$(foreach set,$(KERNEL_SETS),$(SMALL_KERNELS:%=$(OBJECTS)/$(set)/%.o)): FILE_FLAGS = -O2
 
 # Which sets exist, for the choice at run time; and where OpenBLAS may be.
 $(OBJECTS)/core/kernels/dispatch.o: FILE_FLAGS = $(patsubst v%,-DRESIN_HAVE_V%,$(filter v%,$(KERNEL_SETS)))

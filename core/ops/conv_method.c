@@ -3,6 +3,8 @@
 #include "core/ops/conv_call.h"
 #include "core/ops/conv_scatter.h"
 
+#include <math.h>
+
 const char *conv_method_name(conv_method method) {
     static const char *const names[CONV_METHOD_COUNT] = {
         [CONV_REFERENCE] = "reference", [CONV_WINOGRAD] = "winograd", [CONV_DIRECT] = "direct",
@@ -73,7 +75,9 @@ enum {
     TILE_SOURCE = 350,    /* Winograd's transform of one channel of a tile of the source */
     TILE_RESULT = 250,    /* and of the result */
     WEIGHTS = 250,        /* and of one 3x3 kernel */
-    PHASES_ROW = 7
+    PHASES_ROW = 7,
+    STRIDED_VALUE = 16,   /* a value of one of its transforms */
+    STRIDED_TILES = 196   /* fewer read its weights, nine times as large, too often */
 };
 
 double conv_multiply_adds(const conv_shape *s) {
@@ -155,6 +159,20 @@ static double phases_cost(const conv_shape *s) {
            WEIGHTS * lanes * padded(s->out_c);
 }
 
+/* Of a tile, v has 81 values for each channel of the image and m 25 for each of the result; in
+ * backward-data it is the other way round, and 4x4 pixels of dy are 8x8 of dx. */
+static double strided_cost(const conv_shape *s, conv_pass pass) {
+    bool back = pass == CONV_BACKWARD_DATA;
+    int64_t height = back ? conv_divide_up(s->in_h + 1 - s->pad_top % 2, 2) : s->out_h;
+    int64_t width = back ? conv_divide_up(s->in_w + 1 - s->pad_left % 2, 2) : s->out_w;
+    double tiles = (double)(s->batch * conv_divide_up(height, 4) * conv_divide_up(width, 4));
+    double products = STRIDED_LINE * STRIDED_LINE, points = STRIDED_POINTS * STRIDED_POINTS;
+    double in = padded(s->in_c), out = padded(s->out_c);
+    if (tiles < STRIDED_TILES) return INFINITY;
+    return tiles * (products * in * out + STRIDED_VALUE * (products * in + points * out)) +
+           STRIDED_VALUE * products * in * out;
+}
+
 static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
     double pixels = (double)(s->batch * s->out_h * s->out_w);
     double taps = (double)(s->kernel_h * s->kernel_w);
@@ -170,7 +188,7 @@ static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
                COPIED_FLOAT * pixels * taps * (double)(back ? s->out_c : s->in_c);
     case CONV_GROUPED: return grouped_cost(s, pass);
     case CONV_PHASES: return phases_cost(s);
-    case CONV_STRIDED: return 2 * plain_cost(s, pass) + 1e30;
+    case CONV_STRIDED: return strided_cost(s, pass);
     default: /* reference: no vectors */
         return VECTOR * conv_multiply_adds(s);
     }

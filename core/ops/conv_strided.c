@@ -113,10 +113,9 @@ static void block_piece(void *argument, int64_t piece, int worker) {
     }
 }
 
-#include <stdlib.h>
 static resin_status run_blocks(resin_context *context, strided *s) {
     int workers = resin_workers(context);
-    int64_t blocks = conv_divide_up(s->tiles, getenv("T") ? atoi(getenv("T")) : BLOCK_TILES);
+    int64_t blocks = conv_divide_up(s->tiles, BLOCK_TILES);
     strided_cut(s, BLOCK_TILES, conv_round_up(blocks, EVEN_BLOCKS), s->source.channels);
     int64_t pieces = conv_min(s->blocks, PIECES);
     RESIN_TRY(conv_reserve(context, workers, s->v_size, &s->v));
