@@ -83,7 +83,7 @@ typedef struct strided_result {
     int row, column, rows, columns;
     const float *bias; /* by channel, or NULL */
     bool add;
-    int64_t next;      /* not 0: what lies so many floats further on is asked for */
+    const float *next[2]; /* asked for on the way, as large a part of images like the result */
 } strided_result;
 
 /* Batch normalization between a convolution's result x and the gradient dy that comes back to it, by

@@ -174,31 +174,40 @@ static void transform_back(const kind *k, int64_t channels, const float *from,
 }
 
 /* One result, of a number of channels that may not be whole vectors. */
-static __attribute__((noinline)) void write_result(int64_t channels, const float *from,
+static __attribute__((noinline)) void write_beside(int64_t channels, const float *from,
                                                    const float *bias, bool add, float *to) {
-    for (int64_t c = 0; c < channels; c += V) {
-        vfloat value = vload(from + c), old = {0};
-        size_t size = (size_t)(channels - c < V ? channels - c : V) * sizeof(float);
-        if (bias) {
-            memcpy(&old, bias + c, size);
-            value += old;
+    for (int64_t c = 0; c < channels; c++)
+        to[c] = from[c] + (bias ? bias[c] : 0) + (add ? to[c] : 0);
+}
+
+/* A part of a tile that was computed beside the result. */
+static void write_tile(const float *tile, int64_t first, int64_t channels,
+                       const strided_result *result) {
+    const float *from = tile + (8 * result->row + result->column) * SOME;
+    bool vectors = channels % V == 0 && !result->bias;
+    for (int y = 0; y < result->rows; y++) {
+        for (int x = 0; x < result->columns; x++) {
+            const float *value = from + (8 * y + x) * SOME;
+            float *to = result->to + y * result->row_step + x * result->pixel_step + first;
+            if (!vectors) {
+                write_beside(channels, value, result->bias ? result->bias + first : NULL,
+                             result->add, to);
+                continue;
+            }
+            for (int64_t c = 0; c < channels; c += V)
+                vstore(to + c, result->add ? vload(to + c) + vload(value + c) : vload(value + c));
         }
-        if (add) {
-            memcpy(&old, to + c, size);
-            value += old;
-        }
-        memcpy(to + c, &value, size);
     }
 }
 
 /* Asks for what is written next. In line, since a compiler takes a function that only does this for
  * one without effect. */
-static ALWAYS_INLINE void fetch_results(int results, int64_t channels, const float *to,
-                                        int64_t row_step, int64_t pixel_step) {
+static ALWAYS_INLINE void fetch_results(int results, int64_t channels, const float *from,
+                                        const strided_result *result) {
     for (int i = 0; i < results; i++) {
         for (int j = 0; j < results; j++) {
             for (int64_t c = 0; c < channels; c += 16)
-                __builtin_prefetch(to + i * row_step + j * pixel_step + c, 1);
+                __builtin_prefetch(from + i * result->row_step + j * result->pixel_step + c);
         }
     }
 }
@@ -208,23 +217,17 @@ void KERNEL(strided_result)(strided_kind name, int64_t channels, const float *fr
     const kind *k = &kinds[name];
     int results = k->results + k->other_results;
     bool whole = result->rows == results && result->columns == results;
-    int64_t row_step = result->row_step, pixel_step = result->pixel_step;
-    if (result->next)
-        fetch_results(results, channels, result->to + result->next, row_step, pixel_step);
+    for (int i = 0; i < 2; i++)
+        if (result->next[i]) fetch_results(results, channels, result->next[i], result);
     for (int64_t c = 0; c < channels; c += SOME) {
         float tile[64 * SOME];
         int64_t some = some_channels(channels - c);
         if (some % V == 0 && !result->bias && !result->add && whole) {
-            transform_back(k, some, from + c, steps, result->to + c, row_step, pixel_step);
+            transform_back(k, some, from + c, steps, result->to + c, result->row_step,
+                           result->pixel_step);
             continue;
         }
         transform_back(k, some, from + c, steps, tile, 8 * SOME, SOME);
-        const float *first = tile + (8 * result->row + result->column) * SOME;
-        for (int y = 0; y < result->rows; y++) {
-            for (int x = 0; x < result->columns; x++)
-                write_result(some, first + (8 * y + x) * SOME,
-                             result->bias ? result->bias + c : NULL, result->add,
-                             result->to + y * row_step + x * pixel_step + c);
-        }
+        write_tile(tile, c, some, result);
     }
 }

@@ -86,8 +86,16 @@ static void multiply_back(const strided *s, int point, int64_t count, const floa
     }
 }
 
-static void run_block(const strided *s, int64_t first, int64_t last, int worker) {
-    int64_t count = strided_band_tile(s, last) - strided_band_tile(s, first);
+static void show(const strided *s, int64_t piece, int64_t band, int worker) {
+    if (!s->watch) return;
+    int64_t begin = strided_rows_before(s, band), end = strided_rows_before(s, band + 1);
+    s->watch->pixels(s->watch, piece, begin * s->result_w, (end - begin) * s->result_w, worker);
+}
+
+static void run_block(const strided *s, int64_t piece, int64_t block, int worker) {
+    int64_t first, last;
+    resin_piece_bounds(s->bands, s->blocks, block, &first, &last);
+    int64_t begin = strided_band_tile(s, first), count = strided_band_tile(s, last) - begin;
     float *v = s->v + worker * s->v_size;
     float *m = s->m + worker * 4 / s->phases * s->panels * s->m_size;
     strided_transform_source(s, first, last, 0, v, worker);
@@ -96,21 +104,17 @@ static void run_block(const strided *s, int64_t first, int64_t last, int worker)
             multiply_back(s, point, count, v + point * s->v_plane, m + point * s->m_plane);
         else multiply_phases(s, point, count, v + point * s->v_plane, m + point * s->m_plane);
     }
-    strided_transform_result(s, first, last, m);
+    for (int64_t band = first; band < last; band++) {
+        strided_transform_result(s, band, strided_band_tile(s, band) - begin, m);
+        show(s, piece, band, worker);
+    }
 }
 
 static void block_piece(void *argument, int64_t piece, int worker) {
     const strided *s = argument;
-    int64_t block, block_last, first, last;
-    resin_piece_bounds(s->blocks, conv_min(s->blocks, PIECES), piece, &block, &block_last);
-    for (; block < block_last; block++) {
-        resin_piece_bounds(s->bands, s->blocks, block, &first, &last);
-        run_block(s, first, last, worker);
-        if (!s->watch) continue;
-        int64_t begin = strided_rows_before(s, first), end = strided_rows_before(s, last);
-        s->watch->pixels(s->watch, piece, begin * s->result_w, (end - begin) * s->result_w,
-                         worker);
-    }
+    int64_t block, last;
+    resin_piece_bounds(s->blocks, conv_min(s->blocks, PIECES), piece, &block, &last);
+    for (; block < last; block++) run_block(s, piece, block, worker);
 }
 
 static resin_status run_blocks(resin_context *context, strided *s) {

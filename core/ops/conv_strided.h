@@ -74,8 +74,8 @@ void strided_transform_source(const strided *s, int64_t first, int64_t last, int
                               float *v, int worker);
 void strided_transform_gradient(const strided *s, int64_t first, int64_t last, float *m,
                                 int worker);
-/* The pixels of the result of bands [first, last) from m. */
-void strided_transform_result(const strided *s, int64_t first, int64_t last, const float *m);
+/* The pixels of the result of a band from m, from tile `tile` of it on. */
+void strided_transform_result(const strided *s, int64_t band, int64_t tile, const float *m);
 /* Rows of the result that bands before this one have written, of all images. */
 int64_t strided_rows_before(const strided *s, int64_t band);
 

@@ -202,16 +202,20 @@ static int64_t pixels_inside(const strided *s, int64_t begin, int64_t size, int 
     return begin + *first;
 }
 
-/* A tile: of all panels. */
-static void transform_tile(const strided *s, const float *m, int64_t tile,
+/* A tile: of all panels. Those of the tile that comes next are asked for, and what is read with
+ * them. */
+static void transform_tile(const strided *s, const float *m, int64_t tile, int64_t next,
                            strided_result *result) {
     const strided_steps steps = strided_point_steps(s->m_plane, s->panels * s->m_size);
     const float *bias = s->back ? NULL : s->call->bias;
+    const float *reads = s->watch ? s->watch->reads : NULL;
     float *to = result->to;
     for (int64_t panel = 0; panel < s->panels; panel++, m += s->m_size) {
         int64_t channel = panel * s->panel_columns, channels = strided_panel_columns(s, panel);
         result->bias = bias ? bias + channel : NULL;
         result->to = to + channel;
+        result->next[0] = result->to + next;
+        result->next[1] = reads ? reads + (result->next[0] - s->call->result) : NULL;
         s->kernels->strided_result(s->back ? STRIDED_RESULTS : STRIDED_PLAIN_RESULTS, channels,
                                    m + tile * strided_panel_width(s, panel), &steps, result);
         for (int y = 0; s->call->epilogue && y < result->rows; y++)
@@ -220,21 +224,19 @@ static void transform_tile(const strided *s, const float *m, int64_t tile,
     }
 }
 
-void strided_transform_result(const strided *s, int64_t first, int64_t last, const float *m) {
+void strided_transform_result(const strided *s, int64_t band, int64_t tile, const float *m) {
+    const band_run run = run_of_band(s, band);
     strided_result result = {.row_step = s->result_w * s->out_c, .pixel_step = s->out_c,
                              .add = s->call->add};
-    for (int64_t band = first, tile = 0; band < last; band++) {
-        const band_run run = run_of_band(s, band);
-        int64_t row = pixels_inside(s, s->top + run.row * s->tile, s->result_h, &result.row,
-                                    &result.rows);
-        float *line = s->call->result + (run.image * s->result_h + row) * result.row_step;
-        for (int64_t t = 0; t < run.tiles; t++, tile++) {
-            int64_t column = pixels_inside(s, s->left + (run.tile + t) * s->tile, s->result_w,
-                                           &result.column, &result.columns);
-            result.next = s->tile * (t + 1 < run.tiles ? s->out_c
-                                                       : result.row_step - t * s->out_c);
-            result.to = line + column * s->out_c;
-            transform_tile(s, m, tile, &result);
-        }
+    int64_t row = pixels_inside(s, s->top + run.row * s->tile, s->result_h, &result.row,
+                                &result.rows);
+    float *line = s->call->result + (run.image * s->result_h + row) * result.row_step;
+    for (int64_t t = 0; t < run.tiles; t++) {
+        int64_t column = pixels_inside(s, s->left + (run.tile + t) * s->tile, s->result_w,
+                                       &result.column, &result.columns);
+        result.to = line + column * s->out_c;
+        transform_tile(s, m, tile + t,
+                       s->tile * (t + 1 < run.tiles ? s->out_c : result.row_step - t * s->out_c),
+                       &result);
     }
 }

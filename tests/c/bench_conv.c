@@ -2,8 +2,8 @@
  *   bench_conv [part of a shape's name [method [threads [step]]]]     e.g. bench_conv resnet18
  * Without a method (or with "chosen"), the one that is chosen. With one thread, time is the
  * processor's, so that other programs disturb it less. The best of several runs counts. With "step", as
- * in a step of training: nothing is left in the caches, x is normalized on the way and dy comes
- * through a batch norm, where the method does that; with "cold" only the first. */
+ * in a step of training: nothing is left in the caches, x is normalized on the way, dy comes
+ * through a batch norm and dx is added, where the method does that; with "cold" only the first. */
 #include "core/kernels/kernels.h"
 #include "core/ops/conv_call.h"
 #include "core/ops/product.h"
@@ -133,6 +133,7 @@ static void measure(resin_context *context, const bench_shape *b, const char *me
             call.x = (conv_image){x, factors, factors + b->in_c};
         }
         if (normalized && conv_method_reads_norm(method)) call.norm = &norm;
+        call.add = normalized && pass == CONV_BACKWARD_DATA && conv_method_adds(method);
         double taken = best_seconds(context, &call, method);
         printf("  %-8s %7.3f ms %6.0f", conv_method_name(method), 1e3 * taken,
                2e-9 * (double)pixels_out * (double)weights / taken);
