@@ -9,7 +9,7 @@
 #include "core/ops/conv_strided.h"
 
 enum {
-    BLOCK_TILES = 64,     /* of a block, about */
+    BLOCK_TILES = 28,     /* of a block, about */
     EVEN_BLOCKS = 4,      /* their number is a multiple of it */
     PIECES = 64,          /* of work, at most */
     WATCHED_TILES = 256,  /* a smaller result stays in a cache anyhow */

@@ -11,7 +11,7 @@ enum {
     SLICE_FLOATS = 3 << 18, /* of u of a slice, where a vector of channels allows */
     CHUNK_TILES = 256,      /* a chunk has at least */
     MAXIMUM_CHUNKS = 8,
-    BLOCK_TILES = 128,      /* of a block, about */
+    BLOCK_TILES = 64,      /* of a block, about */
     FETCH_STEP = 4          /* floats: eight blocks of rows of a product fetch a panel */
 };
 
