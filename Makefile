@@ -173,9 +173,10 @@ $$(OBJECTS)/$(1)/%.o: core/kernels/%.c $$(BUILD)/flags
 endef
 $(foreach set,$(KERNEL_SETS),$(eval $(call kernel_rule,$(set))))
 
-# Where all that counts is written as it shall be, -O3 only makes more of it.
-SMALL_KERNELS := conv_strided
-$(foreach set,$(KERNEL_SETS),$(SMALL_KERNELS:%=$(OBJECTS)/$(set)/%.o)): FILE_FLAGS = -O2
+# Kernels that -O3 makes larger but not faster; some of them a little faster for the newest set.
+SMALL_KERNELS = conv_strided conv_pack $(if $(filter-out v4,$(1)),conv_phases product_few)
+$(foreach set,$(KERNEL_SETS),$(foreach kernel,$(call SMALL_KERNELS,$(set)),\
+    $(OBJECTS)/$(set)/$(kernel).o)): FILE_FLAGS = -O2
 
 # Which sets exist, for the choice at run time; and where OpenBLAS may be.
 $(OBJECTS)/core/kernels/dispatch.o: FILE_FLAGS = $(patsubst v%,-DRESIN_HAVE_V%,$(filter v%,$(KERNEL_SETS)))

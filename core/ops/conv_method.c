@@ -77,6 +77,7 @@ enum {
     WEIGHTS = 250,        /* and of one 3x3 kernel */
     PHASES_ROW = 7,
     STRIDED_VALUE = 16,   /* a value of one of its transforms */
+    STRIDED_SUMMED = 40,  /* likewise, in backward-weights */
     STRIDED_TILES = 196   /* fewer read its weights, nine times as large, too often */
 };
 
@@ -168,9 +169,10 @@ static double strided_cost(const conv_shape *s, conv_pass pass) {
     double tiles = (double)(s->batch * conv_divide_up(height, 4) * conv_divide_up(width, 4));
     double products = STRIDED_LINE * STRIDED_LINE, points = STRIDED_POINTS * STRIDED_POINTS;
     double in = padded(s->in_c), out = padded(s->out_c);
+    double value = pass == CONV_BACKWARD_WEIGHTS ? STRIDED_SUMMED : STRIDED_VALUE;
     if (tiles < STRIDED_TILES) return INFINITY;
-    return tiles * (products * in * out + STRIDED_VALUE * (products * in + points * out)) +
-           STRIDED_VALUE * products * in * out;
+    return tiles * (products * in * out + value * (products * in + points * out)) +
+           value * products * in * out;
 }
 
 static double cost(const conv_shape *s, conv_pass pass, conv_method method) {

@@ -112,6 +112,7 @@ resin_status strided_run_weights(resin_context *context, strided *s) {
     int64_t channel = STRIDED_LINE * STRIDED_LINE * conv_round_up(s->out_c, vector);
     int64_t slice = conv_max(SLICE_FLOATS / channel / vector, 1) * vector;
     s->chunks = conv_min(conv_max(s->tiles / CHUNK_TILES, 1), MAXIMUM_CHUNKS);
+    s->chunks += s->chunks > 1 ? s->chunks % 2 : 0; /* for even work */
     strided_cut(s, BLOCK_TILES, s->chunks * conv_divide_up(s->tiles, s->chunks * BLOCK_TILES),
                 slice);
     s->u_panel = 4 * s->slice_width * s->panel_columns;

@@ -6,9 +6,9 @@
  * for one rounding, and k + 1 with the bias). Values here lie in [-1, 1), so sum |x_i w_i| <= k:
  * that bound would be k (k + 1) eps; rounding errors of either sign mostly cancel, and 4 (k + 1)
  * eps is allowed. Winograd's transforms enlarge what is rounded in between: the row sums of |A^T|,
- * |G| and |B^T| are at most 18, 1 and 10 (19, 1.4 and 15 for the phases of a strided convolution),
- * used in two directions. Its measured errors are about ten times those of the plain sum, and
- * WINOGRAD_FACTOR times as much is allowed. */
+ * |G| and |B^T| are at most 18, 1 and 10 (for the phases of a strided convolution 19, 1.4 and 15 with
+ * 7x7 taps, 11, 1 and 6 with 3x3), used in two directions. Its measured errors are about ten times
+ * those of the plain sum, and WINOGRAD_FACTOR times as much is allowed. */
 #include "core/kernels/kernels.h"
 #include "core/ops/conv_call.h"
 #include "core/ops/product_call.h"
@@ -301,6 +301,27 @@ static void test_first_layers(void **state) {
     }
 }
 
+/* 3x3 with stride 2, by phases too: any paddings, images smaller than a tile. */
+static void test_strided_shapes(void **state) {
+    static const conv_shape large[] = {{64, 32, 32, 64, 16, 16, 128, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1},
+                                       {1, 56, 56, 64, 28, 28, 128, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1}};
+    for (conv_pass pass = CONV_FORWARD; pass <= CONV_BACKWARD_WEIGHTS; pass++) {
+        assert_int_equal(conv_choose(&large[0], pass, false), CONV_STRIDED);
+        assert_int_equal(conv_choose(&large[0], pass, true), CONV_DIRECT);
+        assert_int_equal(conv_choose(&large[1], pass, false), CONV_DIRECT);
+    }
+    for (int i = 0; i < 40; i++) {
+        conv_shape s = {.batch = random_integer(1, 3), .in_h = random_integer(1, 35),
+                        .in_w = random_integer(1, 20), .in_c = random_channels(),
+                        .out_c = random_channels(), .kernel_h = 3, .kernel_w = 3, .stride_h = 2,
+                        .stride_w = 2, .pad_top = random_integer(0, 3),
+                        .pad_left = random_integer(0, 3), .pad_bottom = random_integer(0, 3),
+                        .pad_right = random_integer(0, 3), .dilation_h = 1, .dilation_w = 1,
+                        .groups = 1};
+        if (possible(&s)) check_problem(*state, s, false);
+    }
+}
+
 static void test_groups(void **state) {
     resin_context *context = *state;
     static const int64_t sizes[] = {1, 2, 3, 4, 8, 12, 16, 17, 32};
@@ -354,6 +375,12 @@ static const conv_shape large_shapes[] = {
     {2, 79, 41, 256, 0, 0, 34, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1},
     {3, 14, 14, 640, 0, 0, 256, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1}, /* by seven products */
     {3, 28, 28, 256, 0, 0, 256, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1},
+    /* By phases: chunks and blocks, slices, vectors and panels that are not full, tiles that are
+     * not, each parity of the padding, rows cut into bands. */
+    {33, 31, 29, 60, 0, 0, 100, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1},
+    {60, 17, 18, 33, 0, 0, 64, 3, 3, 2, 2, 0, 2, 1, 0, 1, 1, 1},
+    {2, 32, 33, 72, 0, 0, 300, 3, 3, 2, 2, 1, 0, 0, 1, 1, 1, 1},
+    {2, 33, 700, 18, 0, 0, 48, 3, 3, 2, 2, 2, 1, 0, 1, 1, 1, 1},
     /* Groups: several groups of vectors, steps, vectors that are not full, more outputs. */
     {2, 30, 29, 96, 0, 0, 96, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 24},
     {2, 20, 17, 160, 0, 0, 160, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 20},
@@ -714,12 +741,15 @@ static void check_joint(resin_context *context, conv_shape shape, bool gated, bo
 static void test_joint_backward(void **state) {
     int joined[2] = {0, 0}; /* without and with groups */
     int rows = 0, sweeps = 0; /* with a gradient that is made once, and read once */
+    int strided = 0;
     for (int i = 0; i < LARGE_SHAPES; i++) {
         problem p = new_problem(large_shapes[i]);
         joined[p.shape.groups > 1] +=
             conv_winograd_joins(&p.shape, &resin_kernels()->conv) &&
             conv_choose(&p.shape, CONV_BACKWARD_DATA, false) == CONV_WINOGRAD &&
             conv_choose(&p.shape, CONV_BACKWARD_WEIGHTS, false) == CONV_WINOGRAD;
+        strided += conv_choose(&p.shape, CONV_BACKWARD_DATA, false) == CONV_STRIDED &&
+                   conv_choose(&p.shape, CONV_BACKWARD_WEIGHTS, false) == CONV_STRIDED;
         conv_norm norm = {.x = p.y.single};
         conv_call call = {.shape = p.shape, .norm = &norm};
         rows += conv_rows_joins(&call);
@@ -728,7 +758,7 @@ static void test_joint_backward(void **state) {
         for (int kind = 0; kind < 4; kind++)
             check_joint(*state, large_shapes[i], kind & 1, kind & 2);
     }
-    assert_true(joined[0] > 0 && joined[1] > 0 && rows > sweeps && sweeps > 0);
+    assert_true(joined[0] > 0 && joined[1] > 0 && rows > sweeps && sweeps > 0 && strided > 0);
 }
 
 /* A batch of nothing: dweights are zeros, and nothing is divided by it. */
@@ -857,7 +887,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_3x3_shapes),     cmocka_unit_test(test_any_shapes),
         cmocka_unit_test(test_common_shapes),  cmocka_unit_test(test_first_layers),
-        cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_strided_shapes), cmocka_unit_test(test_groups),
         cmocka_unit_test(test_large_shapes),   cmocka_unit_test(test_threads),
         cmocka_unit_test(test_public_passes),  cmocka_unit_test(test_shown),
         cmocka_unit_test(test_sum),            cmocka_unit_test(test_seven_products),
