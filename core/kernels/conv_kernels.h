@@ -323,8 +323,8 @@ typedef struct conv_kernels {
     void (*phases_weights_gradient)(int64_t channels, const float *du, int64_t point_step,
                                     float *dw, int64_t tap_step);
 
-    /* Transforms of F(4x4, 2x2), of whole vectors of channels; strided_result is for those back, and
-     * of any number. */
+    /* Transforms of F(4x4, 2x2), of whole vectors of channels; strided_result is for those back,
+     * and of any number. */
     void (*strided_transform)(strided_kind kind, int64_t channels, const float *from,
                               const strided_steps *steps, float *to,
                               const strided_steps *to_steps);

@@ -2,8 +2,8 @@
  * backward-data; backward-weights is in conv_strided_weights.c.
  *
  * u is made first, once for all, and stays in the processor's last cache. A worker takes a block of
- * tiles: their v, then point by point the products with all panels of u, so that of v only the plane
- * of a point has to stay in its second-level cache, then their results. */
+ * tiles: their v, then point by point the products with all panels of u, so that of v only the
+ * plane of a point has to stay in its second-level cache, then their results. */
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/ops/conv_strided.h"

@@ -5,9 +5,9 @@
  * the sum of two convolutions with stride 1, of the even pixels with two taps and of the odd ones
  * with one. These are the phases; in two directions there are four, and each is a convolution over
  * an image of half the size. All are done by F(4x4, 2x2), whose products of the phases are added
- * before the way back: with the names of conv_winograd.h, v = B^T d B and u = G w G^T of each phase,
- * m = the sum over phases and channels of v u at each of 5 x 5 points, y = A^T m A, 4 x 4 of the
- * result. A phase with one tap is zero at infinity, so that there are 9 x 9 pairs of a phase and a
+ * before the way back: with the names of conv_winograd.h, v = B^T d B and u = G w G^T of each
+ * phase, m = the sum over phases and channels of v u at each of 5 x 5 points, y = A^T m A, 4 x 4 of
+ * the result. A phase with one tap is zero at infinity, so that there are 9 x 9 pairs of a phase and a
  * point: 81 products for each pair of channels, where the plain sum has 144.
  *
  * Backward-weights is the adjoint: m = A dy A^T, u = the sum over tiles of v m, dw = G^T u G.

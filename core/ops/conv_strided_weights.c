@@ -1,8 +1,8 @@
 /* conv_strided_weights.c: backward-weights of strided convolutions by Winograd's method
- * (conv_strided.h). A piece takes a slice of the channels of x, so small that their u, all sums of a
- * piece, stays in the processor's last cache, and a chunk of the tiles: block by block it makes v of
- * the slice and m, and adds to u point by point. What a worker writes nobody else reads but for the
- * sums of chunks, which are added in order. */
+ * (conv_strided.h). A piece takes a slice of the channels of x, so small that their u, all sums of
+ * a piece, stays in the processor's last cache, and a chunk of the tiles: block by block it makes v
+ * of the slice and m, and adds to u point by point. What a worker writes nobody else reads but for
+ * the sums of chunks, which are added in order: lines of another's cache come slower. */
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/ops/conv_strided.h"

@@ -1,9 +1,10 @@
 /* bench_conv.c: for developers: effective GFLOP/s of the convolution by shape, pass and method.
  *   bench_conv [part of a shape's name [method [threads [step]]]]     e.g. bench_conv resnet18
  * Without a method (or with "chosen"), the one that is chosen. With one thread, time is the
- * processor's, so that other programs disturb it less. The best of several runs counts. With "step", as
- * in a step of training: nothing is left in the caches, x is normalized on the way, dy comes
- * through a batch norm and dx is added, where the method does that; with "cold" only the first. */
+ * processor's, so that other programs disturb it less. The best of several runs counts. With
+ * "step", as in a step of training: nothing is left in the caches, x is normalized on the way, dy
+ * comes through a batch norm and dx is added, where the method does that; with "cold" only the
+ * first. */
 #include "core/kernels/kernels.h"
 #include "core/ops/conv_call.h"
 #include "core/ops/product.h"

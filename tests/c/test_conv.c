@@ -6,9 +6,9 @@
  * for one rounding, and k + 1 with the bias). Values here lie in [-1, 1), so sum |x_i w_i| <= k:
  * that bound would be k (k + 1) eps; rounding errors of either sign mostly cancel, and 4 (k + 1)
  * eps is allowed. Winograd's transforms enlarge what is rounded in between: the row sums of |A^T|,
- * |G| and |B^T| are at most 18, 1 and 10 (for the phases of a strided convolution 19, 1.4 and 15 with
- * 7x7 taps, 11, 1 and 6 with 3x3), used in two directions. Its measured errors are about ten times
- * those of the plain sum, and WINOGRAD_FACTOR times as much is allowed. */
+ * |G| and |B^T| are at most 18, 1 and 10 (for the phases of a strided convolution 19, 1.4 and 15
+ * with 7x7 taps, 11, 1 and 6 with 3x3), used in two directions. Its measured errors are about ten
+ * times those of the plain sum, and WINOGRAD_FACTOR times as much is allowed. */
 #include "core/kernels/kernels.h"
 #include "core/ops/conv_call.h"
 #include "core/ops/product_call.h"
@@ -303,8 +303,9 @@ static void test_first_layers(void **state) {
 
 /* 3x3 with stride 2, by phases too: any paddings, images smaller than a tile. */
 static void test_strided_shapes(void **state) {
-    static const conv_shape large[] = {{64, 32, 32, 64, 16, 16, 128, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1},
-                                       {1, 56, 56, 64, 28, 28, 128, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1}};
+    static const conv_shape large[] = {
+        {64, 32, 32, 64, 16, 16, 128, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1},
+        {1, 56, 56, 64, 28, 28, 128, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1}};
     for (conv_pass pass = CONV_FORWARD; pass <= CONV_BACKWARD_WEIGHTS; pass++) {
         assert_int_equal(conv_choose(&large[0], pass, false), CONV_STRIDED);
         assert_int_equal(conv_choose(&large[0], pass, true), CONV_DIRECT);
