@@ -77,8 +77,9 @@ enum {
     WEIGHTS = 250,        /* and of one 3x3 kernel */
     PHASES_ROW = 7,
     STRIDED_VALUE = 16,   /* a value of one of its transforms */
-    STRIDED_SUMMED = 40,  /* likewise, in backward-weights */
-    STRIDED_TILES = 196   /* fewer read its weights, nine times as large, too often */
+    STRIDED_WEIGHT = 80,  /* and of its transformed weights, which wander between the caches */
+    STRIDED_MOST = 3 << 20, /* of which the last cache does not keep more; */
+    STRIDED_TILES = 196   /* and fewer tiles read them too often */
 };
 
 double conv_multiply_adds(const conv_shape *s) {
@@ -169,10 +170,10 @@ static double strided_cost(const conv_shape *s, conv_pass pass) {
     double tiles = (double)(s->batch * conv_divide_up(height, 4) * conv_divide_up(width, 4));
     double products = STRIDED_LINE * STRIDED_LINE, points = STRIDED_POINTS * STRIDED_POINTS;
     double in = padded(s->in_c), out = padded(s->out_c);
-    double value = pass == CONV_BACKWARD_WEIGHTS ? STRIDED_SUMMED : STRIDED_VALUE;
-    if (tiles < STRIDED_TILES) return INFINITY;
-    return tiles * (products * in * out + value * (products * in + points * out)) +
-           value * products * in * out;
+    double weights = products * in * out;
+    if (tiles < STRIDED_TILES || weights > STRIDED_MOST) return INFINITY;
+    return tiles * (weights + STRIDED_VALUE * (products * in + points * out)) +
+           STRIDED_WEIGHT * weights;
 }
 
 static double cost(const conv_shape *s, conv_pass pass, conv_method method) {
