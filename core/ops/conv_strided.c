@@ -13,6 +13,7 @@ enum {
     EVEN_BLOCKS = 4,      /* their number is a multiple of it */
     PIECES = 64,          /* of work, at most */
     WATCHED_TILES = 256,  /* a smaller result stays in a cache anyhow */
+    DEEP = 128,           /* products of one sum, at most */
     WEIGHT_CHANNELS = 16, /* that are transformed at a time */
     LARGEST_PANEL = 32
 };
@@ -57,31 +58,50 @@ static resin_status make_u(resin_context *context, strided *s) {
 
 /* ---- Products -------------------------------------------------------------------------------- */
 
-/* Forward: one product over the phases that are not zero at the point. */
-static void multiply_phases(const strided *s, int point, int64_t count, const float *v, float *m) {
+/* Short sums, added up, round less than a long one: none is of more than DEEP products. Forward:
+ * the phases that are not zero at the point. */
+static void multiply_phases(const strided *s, int point, int64_t panel, int64_t count,
+                            const float *v, const float *u, float *m) {
     int rows = strided_phases(point / STRIDED_POINTS);
     int columns = strided_phases(point % STRIDED_POINTS);
-    int64_t step = columns > 1 ? s->slice_width : 2 * s->slice_width;
-    for (int64_t panel = 0; panel < s->panels; panel++) {
-        int64_t width = strided_panel_width(s, panel);
-        s->kernels->product_segments(rows * columns, step, step * width, count, (int)width,
-                                     s->source.channels, v, s->v_row, false,
-                                     s->u + point * s->u_plane + panel * s->u_panel, width,
-                                     m + panel * s->m_size, width, false, NULL);
+    int64_t width = strided_panel_width(s, panel), step = s->slice_width;
+    int64_t channels = s->source.channels, slice = channels;
+    if (columns == 1) step *= 2;
+    int together = rows * columns; /* phases */
+    if (together * channels > DEEP) {
+        together = columns;
+        slice = DEEP / columns;
+    }
+    for (int phase = 0; phase < rows * columns; phase += together) {
+        for (int64_t c = 0; c < channels; c += slice)
+            s->kernels->product_segments(together, step, step * width, count, (int)width,
+                                         conv_min(slice, channels - c), v + phase * step + c,
+                                         s->v_row, false, u + (phase * step + c) * width, width, m,
+                                         width, phase + c > 0, NULL);
     }
 }
 
-/* Backward-data: one for each of them. */
-static void multiply_back(const strided *s, int point, int64_t count, const float *v, float *m) {
-    int rows = strided_phases(point / STRIDED_POINTS);
-    int columns = strided_phases(point % STRIDED_POINTS);
-    for (int phase = 0; phase < 4; phase++) {
-        if (phase / 2 >= rows || phase % 2 >= columns) continue;
-        for (int64_t panel = phase * s->panels; panel < (phase + 1) * s->panels; panel++) {
-            int64_t width = strided_panel_width(s, panel % s->panels);
-            s->kernels->product(count, (int)width, s->source.channels, v, s->v_row, false,
-                                s->u + point * s->u_plane + panel * s->u_panel, width,
-                                m + panel * s->m_size, width, false);
+/* Backward-data: of one phase. */
+static void multiply_back(const strided *s, int64_t panel, int64_t count, const float *v,
+                          const float *u, float *m) {
+    int64_t width = strided_panel_width(s, panel), channels = s->source.channels;
+    for (int64_t c = 0; c < channels; c += DEEP)
+        s->kernels->product(count, (int)width, conv_min(DEEP, channels - c), v + c, s->v_row,
+                            false, u + c * width, width, m, width, c > 0);
+}
+
+/* All panels at a point. */
+static void multiply(const strided *s, int point, int64_t count, const float *v, float *m) {
+    const float *u = s->u + point * s->u_plane;
+    v += point * s->v_plane;
+    m += point * s->m_plane;
+    for (int64_t phase = 0; phase < 4 / s->phases; phase++) {
+        bool zero = phase / 2 >= strided_phases(point / STRIDED_POINTS) ||
+                    phase % 2 >= strided_phases(point % STRIDED_POINTS);
+        for (int64_t panel = 0; panel < s->panels; panel++, u += s->u_panel, m += s->m_size) {
+            if (zero) continue;
+            if (s->back) multiply_back(s, panel, count, v, u, m);
+            else multiply_phases(s, point, panel, count, v, u, m);
         }
     }
 }
@@ -99,11 +119,7 @@ static void run_block(const strided *s, int64_t piece, int64_t block, int worker
     float *v = s->v + worker * s->v_size;
     float *m = s->m + worker * 4 / s->phases * s->panels * s->m_size;
     strided_transform_source(s, first, last, 0, v, worker);
-    for (int point = 0; point < STRIDED_PLANES; point++) {
-        if (s->back)
-            multiply_back(s, point, count, v + point * s->v_plane, m + point * s->m_plane);
-        else multiply_phases(s, point, count, v + point * s->v_plane, m + point * s->m_plane);
-    }
+    for (int point = 0; point < STRIDED_PLANES; point++) multiply(s, point, count, v, m);
     for (int64_t band = first; band < last; band++) {
         strided_transform_result(s, band, strided_band_tile(s, band) - begin, m);
         show(s, piece, band, worker);

@@ -7,8 +7,8 @@
  * an image of half the size. All are done by F(4x4, 2x2), whose products of the phases are added
  * before the way back: with the names of conv_winograd.h, v = B^T d B and u = G w G^T of each
  * phase, m = the sum over phases and channels of v u at each of 5 x 5 points, y = A^T m A, 4 x 4 of
- * the result. A phase with one tap is zero at infinity, so that there are 9 x 9 pairs of a phase and a
- * point: 81 products for each pair of channels, where the plain sum has 144.
+ * the result. A phase with one tap is zero at infinity, so that there are 9 x 9 pairs of a phase
+ * and a point: 81 products for each pair of channels, where the plain sum has 144.
  *
  * Backward-weights is the adjoint: m = A dy A^T, u = the sum over tiles of v m, dw = G^T u G.
  * Backward-data: v of 5 x 5 pixels of dy, m of each phase of dx, 8 x 8 pixels of dx. A tile begins
