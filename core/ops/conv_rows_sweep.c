@@ -30,7 +30,6 @@ typedef struct rows_sweep {
 typedef struct sweep_block {
     int64_t pixel, count;
     float *gradient;
-    const float *x;
     float *dweights;
 } sweep_block;
 
@@ -55,17 +54,15 @@ static int64_t product_steps(const rows_sweep *d, int64_t rows, int64_t columns,
            conv_divide_up(rows, kernels->block_rows) * depth;
 }
 
-/* dx, while the gradient of the next pixels is fetched, and what else is read with dx. */
+/* dx, while x is fetched, which is read behind, and what else is read with dx. */
 static void multiply_by_weights(const rows_sweep *d, const sweep_block *b) {
     const conv_call *call = d->data;
     const conv_kernels *kernels = call->kernels;
     int64_t in_c = call->shape.in_c, out_c = call->shape.out_c;
-    int64_t next = conv_min(b->pixel + b->count, d->grid.pixels);
     int64_t steps = product_steps(d, b->count, in_c, out_c);
     float *dx = call->result + b->pixel * in_c;
-    conv_fetch fetch = {{b->x, b->x, b->x}, {0}, {0}};
-    fetch_pixels(&fetch, 0, call->dy + next * out_c, b->count * out_c, steps);
-    fetch_pixels(&fetch, 1, call->norm->x + next * out_c, b->count * out_c, steps);
+    conv_fetch fetch = {{dx, dx, dx}, {0}, {0}};
+    fetch_pixels(&fetch, 0, d->weights->x.pixels + b->pixel * in_c, b->count * in_c, steps);
     if (call->watch && call->watch->reads)
         fetch_pixels(&fetch, 2, call->watch->reads + b->pixel * in_c, b->count * in_c, steps);
     conv_fetch_in_line(&fetch, out_c);
@@ -79,35 +76,44 @@ static void multiply_by_weights(const rows_sweep *d, const sweep_block *b) {
     }
 }
 
-/* Adds to dweights, while the next pixels of x are fetched, and those of dx, which are written, and
- * perhaps added to, sooner than they could come from far. */
-static void multiply_with_x(const rows_sweep *d, const sweep_block *b, bool accumulate) {
-    const conv_kernels *kernels = d->data->kernels;
-    int64_t in_c = d->data->shape.in_c, out_c = d->data->shape.out_c;
+/* Adds to dweights, while the gradient of the next pixels is fetched, and dx, which is written, and
+ * perhaps added to, sooner than it could come from far. */
+static void multiply_with_x(const rows_sweep *d, const sweep_block *b, const float *x,
+                            bool accumulate) {
+    const conv_call *call = d->data;
+    const conv_kernels *kernels = call->kernels;
+    int64_t in_c = call->shape.in_c, out_c = call->shape.out_c;
     int64_t next = conv_min(b->pixel + b->count, d->grid.pixels);
-    conv_fetch fetch = {{b->x, b->x, b->x}, {0}, {0}};
+    conv_fetch fetch = {{x, x, x}, {0}, {0}};
     int64_t steps = product_steps(d, in_c, out_c, b->count);
-    fetch_pixels(&fetch, 0, d->weights->x.pixels + next * in_c, b->count * in_c, steps);
-    fetch_pixels(&fetch, 1, d->data->result + next * in_c, b->count * in_c, steps);
+    fetch_pixels(&fetch, 0, call->dy + next * out_c, b->count * out_c, steps);
+    fetch_pixels(&fetch, 1, call->norm->x + next * out_c, b->count * out_c, steps);
+    fetch_pixels(&fetch, 2, call->result + next * in_c, b->count * in_c, steps);
     conv_fetch_in_line(&fetch, b->count);
     for (int64_t j = 0; j < out_c; j += kernels->block_columns) {
         kernels->product_fetch(1, 0, 0, in_c, (int)conv_min(kernels->block_columns, out_c - j),
-                               b->count, b->x, d->x_row, true, b->gradient + j, d->gradient_row,
+                               b->count, x, d->x_row, true, b->gradient + j, d->gradient_row,
                                b->dweights + j, out_c, accumulate, &fetch, NULL);
         conv_fetch_on(&fetch, conv_divide_up(in_c, kernels->block_rows));
     }
 }
 
-static void gather(const rows_sweep *d, sweep_block *b, float *x_rows) {
-    const conv_call *call = d->weights;
-    int64_t in_c = call->shape.in_c, out_c = call->shape.out_c;
+static void gather_gradient(const rows_sweep *d, const sweep_block *b) {
+    const conv_call *call = d->data;
+    int64_t out_c = call->shape.out_c;
     conv_gather_pixels(call->kernels, (conv_image){.pixels = call->dy}, call->norm, b->count, 0,
                        out_c, call->dy + b->pixel * out_c, out_c, b->gradient, d->gradient_row);
-    b->x = call->x.pixels + b->pixel * in_c;
-    if (d->in_place) return;
-    conv_gather_pixels(call->kernels, call->x, NULL, b->count, 0, in_c, b->x, in_c, x_rows,
-                       d->x_row);
-    b->x = x_rows;
+}
+
+/* The rows of x: where they lie, or gathered. */
+static const float *rows_of_x(const rows_sweep *d, const sweep_block *b) {
+    const conv_call *call = d->weights;
+    int64_t in_c = call->shape.in_c;
+    const float *x = call->x.pixels + b->pixel * in_c;
+    if (d->in_place) return x;
+    float *rows = b->gradient + d->block_pixels * d->gradient_row;
+    conv_gather_pixels(call->kernels, call->x, NULL, b->count, 0, in_c, x, in_c, rows, d->x_row);
+    return rows;
 }
 
 static void sweep_piece(void *argument, int64_t part, int worker) {
@@ -119,10 +125,10 @@ static void sweep_piece(void *argument, int64_t part, int worker) {
                      .dweights = d->partial + part * d->weights_size};
     for (b.pixel = first; b.pixel < last; b.pixel += b.count) {
         b.count = conv_min(d->block_pixels, last - b.pixel);
-        gather(d, &b, b.gradient + d->block_pixels * d->gradient_row);
+        gather_gradient(d, &b);
         multiply_by_weights(d, &b);
         if (watch) watch->pixels(watch, part, b.pixel, b.count, worker);
-        multiply_with_x(d, &b, b.pixel > first);
+        multiply_with_x(d, &b, rows_of_x(d, &b), b.pixel > first);
     }
 }
 
