@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* Points of a Winograd tile F(4x4, 3x3): 6 x 6 in, 4 x 4 out. */
-enum { WINOGRAD_POINTS = 36, WINOGRAD_OUTPUTS = 16 };
+enum { WINOGRAD_POINTS = 36 };
 enum {
     WINOGRAD_LINE = 16,                 /* floats of a cache line */
     WINOGRAD_ROW = 64,         /* floats of a row of v, for few tiles */
@@ -262,37 +262,39 @@ typedef struct conv_kernels {
     void (*add_patches)(int64_t pixels, int64_t runs, int64_t length, const float *from,
                         int64_t from_step, float *to, int64_t to_row, int64_t to_step);
 
-    /* Winograd transforms. Pixels lie pixel_step apart, rows of pixels row_step; the next tile of
-     * a row begins four pixels further on, in v and m a step further. Point p of a tile lies at
-     * v + p * plane. The channels that are read are whole vectors.
+    /* Winograd transforms, for 3 x 3 taps and tiles of 4 x 4 outputs, or 5 x 5 and 2 x 2. Pixels
+     * lie pixel_step apart, rows of pixels row_step; the next tile of a row begins that many
+     * outputs further on, in v and m a step further. Point p of a tile lies at v + p * plane. The
+     * channels that are read are whole vectors.
      *   input:    v = B^T d B,   6x6 pixels
-     *   gradient: m = A dy A^T,  4x4 pixels
+     *   gradient: m = A dy A^T,  a tile of outputs
      *   output:   y = A^T m A + bias (may be NULL) of one tile, of which rows x columns pixels are
      *             written, or added to; any number of channels. Behind comes the epilogue of what
      *             is written, if there is one */
-    void (*winograd_input)(int64_t tiles, int64_t channels, const float *pixels, int64_t row_step,
-                           int64_t pixel_step, float *v, int64_t v_step, int64_t plane);
-    void (*winograd_gradient)(int64_t tiles, int64_t channels, const float *pixels,
+    void (*winograd_input)(int taps, int64_t tiles, int64_t channels, const float *pixels,
+                           int64_t row_step, int64_t pixel_step, float *v, int64_t v_step,
+                           int64_t plane);
+    void (*winograd_gradient)(int taps, int64_t tiles, int64_t channels, const float *pixels,
                               int64_t row_step, int64_t pixel_step, float *m, int64_t m_step,
                               int64_t plane);
-    void (*winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
-                            float *pixels, int64_t row_step, int64_t pixel_step, int rows,
-                            int columns, bool add, const conv_epilogue *epilogue);
+    void (*winograd_output)(int taps, int64_t channels, const float *m, int64_t plane,
+                            const float *bias, float *pixels, int64_t row_step, int64_t pixel_step,
+                            int rows, int columns, bool add, const conv_epilogue *epilogue);
 
     /* u = G w G^T for rows x columns of weights: element (tap, i, j) at
      * w[tap * tap_step + i * row_step + j], or, rotated (the weights of backward-data), at
-     * w[(8 - tap) * tap_step + j * row_step + i]. Row i of point p is written at
+     * w[(taps * taps - 1 - tap) * tap_step + j * row_step + i]. Row i of point p is written at
      * u + p * plane + i * width, to whole vectors. */
-    void (*winograd_weights)(int64_t rows, int64_t columns, const float *w, int64_t tap_step,
-                             int64_t row_step, bool rotated, float *u, int64_t plane,
-                             int64_t width);
+    void (*winograd_weights)(int taps, int64_t rows, int64_t columns, const float *w,
+                             int64_t tap_step, int64_t row_step, bool rotated, float *u,
+                             int64_t plane, int64_t width);
     /* m = or += v u of few tiles, where u is not stored; scratch for WINOGRAD_FEW_SCRATCH
      * floats for each of few_columns. */
     int few_columns;
     void (*winograd_few)(const winograd_few *call, float *scratch);
     /* dw = G^T du G, the adjoint, in the same layouts (not rotated). */
-    void (*winograd_weights_gradient)(int64_t rows, int64_t columns, const float *du, int64_t plane,
-                                      int64_t width, float *dw, int64_t tap_step,
+    void (*winograd_weights_gradient)(int taps, int64_t rows, int64_t columns, const float *du,
+                                      int64_t plane, int64_t width, float *dw, int64_t tap_step,
                                       int64_t row_step);
 
     /* Transforms of F(4x4, 4x4), of whole vectors of channels. In one direction, of some items:

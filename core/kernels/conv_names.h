@@ -56,19 +56,21 @@ void KERNEL(strassen_sums)(int64_t rows, int64_t columns, float sign, const floa
 void KERNEL(strassen_block)(const strassen_block *block);
 void KERNEL(add_patches)(int64_t pixels, int64_t runs, int64_t length, const float *from,
                          int64_t from_step, float *to, int64_t to_row, int64_t to_step);
-void KERNEL(winograd_input)(int64_t tiles, int64_t channels, const float *pixels, int64_t row_step,
-                            int64_t pixel_step, float *v, int64_t v_step, int64_t plane);
-void KERNEL(winograd_output)(int64_t channels, const float *m, int64_t plane, const float *bias,
-                             float *pixels, int64_t row_step, int64_t pixel_step, int rows,
-                             int columns, bool add, const conv_epilogue *epilogue);
-void KERNEL(winograd_gradient)(int64_t tiles, int64_t channels, const float *pixels,
+void KERNEL(winograd_input)(int taps, int64_t tiles, int64_t channels, const float *pixels,
+                            int64_t row_step, int64_t pixel_step, float *v, int64_t v_step,
+                            int64_t plane);
+void KERNEL(winograd_output)(int taps, int64_t channels, const float *m, int64_t plane,
+                             const float *bias, float *pixels, int64_t row_step,
+                             int64_t pixel_step, int rows, int columns, bool add,
+                             const conv_epilogue *epilogue);
+void KERNEL(winograd_gradient)(int taps, int64_t tiles, int64_t channels, const float *pixels,
                                int64_t row_step, int64_t pixel_step, float *m, int64_t m_step,
                                int64_t plane);
-void KERNEL(winograd_weights)(int64_t rows, int64_t columns, const float *w, int64_t tap_step,
-                              int64_t row_step, bool rotated, float *u, int64_t plane,
-                              int64_t width);
+void KERNEL(winograd_weights)(int taps, int64_t rows, int64_t columns, const float *w,
+                              int64_t tap_step, int64_t row_step, bool rotated, float *u,
+                              int64_t plane, int64_t width);
 void KERNEL(winograd_few)(const winograd_few *call, float *scratch);
-void KERNEL(winograd_weights_gradient)(int64_t rows, int64_t columns, const float *du,
+void KERNEL(winograd_weights_gradient)(int taps, int64_t rows, int64_t columns, const float *du,
                                        int64_t plane, int64_t width, float *dw, int64_t tap_step,
                                        int64_t row_step);
 void KERNEL(phases_source)(int64_t items, int64_t channels, const float *from,

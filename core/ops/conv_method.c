@@ -35,7 +35,8 @@ bool conv_method_fits(const conv_shape *s, conv_pass pass, conv_method method) {
     case CONV_REFERENCE:
     case CONV_PRODUCT: return true;
     case CONV_WINOGRAD:
-        return s->kernel_h == 3 && s->kernel_w == 3 && s->stride_h == 1 && s->stride_w == 1 &&
+        return (s->kernel_h == 3 || s->kernel_h == 5) && s->kernel_w == s->kernel_h &&
+               s->stride_h == 1 && s->stride_w == 1 &&
                s->dilation_h == 1 && s->dilation_w == 1;
     case CONV_DIRECT: return s->dilation_w == 1;
     case CONV_GROUPED: return s->groups > 1 && s->dilation_w == 1;
@@ -94,7 +95,9 @@ static double winograd_cost(const conv_shape *s, conv_pass pass) {
     int64_t in = (back ? s->out_c : s->in_c) / s->groups;
     int64_t out = (back ? s->in_c : s->out_c) / s->groups;
     int64_t height = back ? s->in_h : s->out_h, width = back ? s->in_w : s->out_w;
-    double tiles = (double)(s->batch * conv_divide_up(height, 4) * conv_divide_up(width, 4));
+    int64_t outputs = 7 - s->kernel_h; /* of a tile, in one direction */
+    double tiles = (double)(s->batch * conv_divide_up(height, outputs) *
+                            conv_divide_up(width, outputs));
     double group = tiles * (WINOGRAD_POINTS * (double)in * padded(out) + TILE_SOURCE * padded(in) +
                             TILE_RESULT * padded(out)) +
                    WEIGHTS * (double)in * padded(out);

@@ -1,10 +1,13 @@
-/* conv_winograd.c: 3x3 convolution by Winograd's F(4x4, 3x3): forward and backward-data.
+/* conv_winograd.c: 3x3 convolution by Winograd's F(4x4, 3x3), 5x5 by F(2x2, 5x5): forward and
+ * backward-data.
  *
  * An output is cut into tiles of 4x4. With d the 6x6 input pixels of a tile, w the weights of one
  * pair of channels,   y = A^T [ sum over channels (G w G^T) . (B^T d B) ] A   (Lavin and Gray,
  * 2016): at each of the 36 points of the transformed tile a matrix product over channels remains,
- * 36 multiplications for 16 outputs where the plain sum has 144. Backward-data is the same with the
- * weights rotated and transposed and padding 2 - p; backward-weights is in conv_winograd_weights.c.
+ * 36 multiplications for 16 outputs where the plain sum has 144. 5x5 has tiles of 2x2 and the same
+ * B: 36 multiplications for 4 outputs instead of 100. Backward-data is the same with the weights
+ * rotated and transposed and padding 2 - p (4 - p); backward-weights is in
+ * conv_winograd_weights.c.
  *
  * The images pass in one of four ways (conv_winograd.h has the names), each group or bundle of
  * groups on its own:
@@ -60,7 +63,7 @@ resin_status winograd_make_u(resin_context *context, winograd *w) {
 /* The row of pixels that a band begins with, counted through all images of that height; with
  * winograd.cuts = 1 those of bands side by side follow one another. */
 static int64_t first_row(const winograd *w, int64_t band, int64_t height) {
-    return band / w->tiles_h * height + 4 * (band % w->tiles_h);
+    return band / w->tiles_h * height + w->outputs * (band % w->tiles_h);
 }
 
 /* Some channels of rows of pixels of one image after the other: from the first row of tiles of bands
@@ -248,14 +251,15 @@ const float *winograd_own_v(const winograd *w, int64_t group, int worker) {
     return v;
 }
 
-/* Asks for weights, a quarter of a tap at each point. In line, as winograd_fetch. */
+/* Asks for weights, a part of the rows of all taps at each point. In line, as winograd_fetch. */
 static inline __attribute__((always_inline)) void fetch_weights(const winograd_part *part,
-                                                                int point) {
-    const float *tap = part->from + point / 4 * part->tap_step;
-    int64_t last = part->rows * (point % 4 + 1) / 4;
-    for (int64_t row = part->rows * (point % 4) / 4; row < last; row++) {
-        for (int64_t i = 0; i < part->floats; i += WINOGRAD_LINE)
-            __builtin_prefetch(tap + row * part->row_step + i, 0, 2);
+                                                                int64_t taps, int point) {
+    int64_t rows = taps * part->rows, last = rows * (point + 1) / WINOGRAD_POINTS;
+    for (int64_t i = rows * point / WINOGRAD_POINTS; i < last; i++) {
+        const float *row = part->from + i / part->rows * part->tap_step +
+                           i % part->rows * part->row_step;
+        for (int64_t line = 0; line < part->floats; line += WINOGRAD_LINE)
+            __builtin_prefetch(row + line, 0, 2);
     }
 }
 
@@ -293,7 +297,7 @@ static void slice_product_piece(void *argument, int64_t piece, int worker) {
                              : winograd_slice_v(w, first_slice + slice, block);
         const winograd_part next = next_weights(w, piece, slice);
         for (int point = 0; point < WINOGRAD_POINTS; point++) {
-            fetch_weights(&next, point);
+            fetch_weights(&next, w->taps * w->taps, point);
             w->kernels->product(count, (int)width, channel_last - channel, v + point * v_plane,
                                 w->slice_width, false, u + point * u_plane, width,
                                 m + point * m_plane, width, slice > 0);
@@ -337,15 +341,16 @@ static int64_t bundle_of(const winograd *w) {
 winograd winograd_describe(const conv_call *call) {
     const conv_shape *s = &call->shape;
     winograd w = {.call = call, .kernels = call->kernels, .result = call->result, .add = call->add,
-                  .watch = call->watch,
-                  .weights = call->weights, .prepared = call->prepared, .bias = call->bias};
+                  .watch = call->watch, .weights = call->weights, .prepared = call->prepared,
+                  .bias = call->bias, .taps = (int)s->kernel_h,
+                  .outputs = winograd_outputs(s->kernel_h)};
     conv_source x = {call->kernels, call->x, NULL, s->in_h, s->in_w, s->in_c};
     conv_source dy = {call->kernels, {.pixels = call->dy}, call->norm, s->out_h, s->out_w,
                       s->out_c};
     if (call->pass == CONV_BACKWARD_DATA) {
         w.source = dy;
         w.tiled_h = s->in_h, w.tiled_w = s->in_w, w.result_c = s->in_c;
-        w.pad_top = 2 - s->pad_top, w.pad_left = 2 - s->pad_left;
+        w.pad_top = w.taps - 1 - s->pad_top, w.pad_left = w.taps - 1 - s->pad_left;
         w.rotated = true;
         w.bias = NULL;
     } else {
@@ -360,8 +365,8 @@ winograd winograd_describe(const conv_call *call) {
     w.panel_columns = call->kernels->block_columns;
     w.bundle = bundle_of(&w);
     w.bundles = conv_divide_up(w.groups, w.bundle);
-    w.tiles_h = conv_divide_up(w.tiled_h, 4);
-    w.tiles_w = conv_divide_up(w.tiled_w, 4);
+    w.tiles_h = conv_divide_up(w.tiled_h, w.outputs);
+    w.tiles_w = conv_divide_up(w.tiled_w, w.outputs);
     w.tiles = s->batch * w.tiles_h * w.tiles_w;
     w.panels = conv_divide_up(w.out_c, w.panel_columns);
     return w;
@@ -371,7 +376,8 @@ winograd winograd_describe(const conv_call *call) {
 typedef enum winograd_way { BY_BLOCKS, BY_SLICES, FEW, MANY } winograd_way;
 
 static winograd_way choose_way(const winograd *w) {
-    if (w->tiles <= WINOGRAD_FEW_TILES && w->out_c >= w->kernels->few_columns) return FEW;
+    if (w->taps == 3 && w->tiles <= WINOGRAD_FEW_TILES && w->out_c >= w->kernels->few_columns)
+        return FEW;
     bool few = w->tiles < SLICE_TILES;
     int64_t u = WINOGRAD_POINTS * w->in_c * w->out_c;
     if (winograd_is_many(w)) return u > HUGE_WEIGHTS ? MANY : BY_BLOCKS;
@@ -397,7 +403,7 @@ int64_t conv_winograd_prepared(const conv_call *call) {
     switch (choose_way(&w)) {
     case FEW: return winograd_few_floats(&w);
     case MANY: return 0;
-    default: return w.groups * w.panels * w.in_c * 9 * w.panel_columns;
+    default: return w.groups * w.panels * w.in_c * w.taps * w.taps * w.panel_columns;
     }
 }
 
@@ -412,8 +418,8 @@ static void arrange_piece(void *argument, int64_t piece, int worker) {
     const winograd *w = job->w;
     int64_t panel = piece / w->in_c, channel = piece % w->in_c, width = w->panel_columns;
     const winograd_part part = winograd_weights_part(w, panel, channel, 1);
-    for (int64_t tap = 0; tap < 9; tap++) {
-        float *to = job->to + (piece * 9 + tap) * width;
+    for (int64_t tap = 0; tap < w->taps * w->taps; tap++) {
+        float *to = job->to + (piece * w->taps * w->taps + tap) * width;
         memcpy(to, part.from + tap * part.tap_step, (size_t)part.floats * sizeof *to);
         memset(to + part.floats, 0, (size_t)(width - part.floats) * sizeof *to);
     }

@@ -31,12 +31,13 @@ typedef struct winograd {
     conv_watch *watch;           /* of the result, or NULL */
     const float *weights, *bias;
     bool rotated;                /* the weights of backward-data */
+    int taps, outputs;           /* of the kernel and of a tile, in one direction */
     int64_t groups;
     int64_t in_c, out_c;         /* of a group */
     int64_t result_c;            /* of all */
     int64_t pad_top, pad_left;
     int64_t tiled_h, tiled_w, tiles_h, tiles_w, tiles; /* the image that is cut into tiles */
-    int64_t narrow_h, narrow_w;     /* so many tiles at the end of a column or row have 3 outputs */
+    int64_t narrow_h, narrow_w;     /* so many tiles at the end of a column or row have one less */
     int64_t panels, panel_columns;  /* of a group; columns of a panel, at most */
     int64_t bundle, bundles;        /* groups of a bundle, and how many bundles there are */
 
@@ -110,6 +111,8 @@ void winograd_weights_result(const winograd *w, int64_t panel, int64_t channel, 
 /* Tiles that a worker takes at a time: v and m stay in its second-level cache. */
 int64_t winograd_block_tiles(const conv_kernels *kernels);
 winograd winograd_describe(const conv_call *call);
+/* Outputs of a tile, in one direction, for so many taps: together they read six pixels. */
+static inline int winograd_outputs(int64_t taps) { return (int)(7 - taps); }
 
 /* Forward and backward-data: u of all weights, reserved and made. */
 resin_status winograd_make_u(resin_context *context, winograd *w);

@@ -15,7 +15,8 @@ typedef struct winograd_both {
 } winograd_both;
 
 bool conv_winograd_joins(const conv_shape *s, const conv_kernels *kernels) {
-    int64_t tiles = s->batch * conv_divide_up(s->out_h, 4) * conv_divide_up(s->out_w, 4);
+    int64_t outputs = winograd_outputs(s->kernel_h), tiles_w = conv_divide_up(s->out_w, outputs);
+    int64_t tiles = s->batch * conv_divide_up(s->out_h, outputs) * tiles_w;
     return s->in_h == s->out_h && s->in_w == s->out_w &&
            winograd_takes_chunks(s->in_c / s->groups, s->out_c / s->groups) &&
            tiles >= ENOUGH_BLOCKS * winograd_block_tiles(kernels);

@@ -6,9 +6,10 @@
  * for one rounding, and k + 1 with the bias). Values here lie in [-1, 1), so sum |x_i w_i| <= k:
  * that bound would be k (k + 1) eps; rounding errors of either sign mostly cancel, and 4 (k + 1)
  * eps is allowed. Winograd's transforms enlarge what is rounded in between: the row sums of |A^T|,
- * |G| and |B^T| are at most 18, 1 and 10 (for the phases of a strided convolution 19, 1.4 and 15
- * with 7x7 taps, 11, 1 and 6 with 3x3), used in two directions. Its measured errors are about ten
- * times those of the plain sum, and WINOGRAD_FACTOR times as much is allowed. */
+ * |G| and |B^T| are at most 18, 1 and 10 (7, 1.3 and 10 with 5x5 taps; for the phases of a strided
+ * convolution 19, 1.4 and 15 with 7x7 taps, 11, 1 and 6 with 3x3), used in two directions. Its
+ * measured errors are about ten times those of the plain sum, and WINOGRAD_FACTOR times as much is
+ * allowed. */
 #include "core/kernels/kernels.h"
 #include "core/ops/conv_call.h"
 #include "core/ops/product_call.h"
@@ -232,13 +233,15 @@ static const int64_t channel_counts[] = {1, 3, 5, 16, 17, 31, 33, 64};
 
 static int64_t random_channels(void) { return channel_counts[random_integer(0, 7)]; }
 
-static void test_3x3_shapes(void **state) {
+/* 3x3 and 5x5 with stride 1, as Winograd's method takes them. */
+static void test_square_shapes(void **state) {
     resin_context *context = *state;
-    for (int i = 0; i < 120; i++) {
+    for (int i = 0; i < 180; i++) {
+        int64_t kernel = i % 3 == 2 ? 5 : 3;
         conv_shape s = {.batch = random_integer(1, 3), .in_h = random_integer(1, 13),
                         .in_w = random_integer(1, 13), .in_c = random_channels(),
-                        .out_c = random_channels(), .kernel_h = 3, .kernel_w = 3, .stride_h = 1,
-                        .stride_w = 1, .pad_top = random_integer(0, 3),
+                        .out_c = random_channels(), .kernel_h = kernel, .kernel_w = kernel,
+                        .stride_h = 1, .stride_w = 1, .pad_top = random_integer(0, 3),
                         .pad_left = random_integer(0, 3), .pad_bottom = random_integer(0, 3),
                         .pad_right = random_integer(0, 3), .dilation_h = 1, .dilation_w = 1,
                         .groups = 1};
@@ -401,6 +404,13 @@ static const conv_shape large_shapes[] = {
     {2, 30, 29, 51, 0, 0, 54, 3, 3, 1, 1, 1, 0, 1, 2, 1, 1, 3},
     {20, 5, 5, 736, 0, 0, 736, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 46},
     {9, 5, 5, 4096, 0, 0, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 4},
+    /* 5x5: blocks and chunks, slices and superblocks, few tiles, many channels, groups. */
+    {8, 30, 31, 17, 0, 0, 33, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1, 1},
+    {4, 33, 30, 64, 0, 0, 40, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1, 1},
+    {1, 15, 14, 160, 0, 0, 200, 5, 5, 1, 1, 2, 1, 2, 3, 1, 1, 1},
+    {1, 7, 9, 96, 0, 0, 130, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1, 1},
+    {98, 3, 2, 256, 0, 0, 344, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1, 1},
+    {2, 21, 19, 96, 0, 0, 96, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1, 3},
 };
 enum { LARGE_SHAPES = sizeof large_shapes / sizeof *large_shapes };
 
@@ -886,7 +896,7 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_3x3_shapes),     cmocka_unit_test(test_any_shapes),
+        cmocka_unit_test(test_square_shapes),  cmocka_unit_test(test_any_shapes),
         cmocka_unit_test(test_common_shapes),  cmocka_unit_test(test_first_layers),
         cmocka_unit_test(test_strided_shapes), cmocka_unit_test(test_groups),
         cmocka_unit_test(test_large_shapes),   cmocka_unit_test(test_threads),
