@@ -244,6 +244,7 @@ void winograd_weights_result(const winograd *w, int64_t panel, int64_t channel, 
                              const float *du, int64_t plane) {
     w->kernels->winograd_weights_gradient(
         w->taps, channels, winograd_panel_columns(w, panel), du, plane,
-        winograd_panel_width(w, panel), w->result + channel * w->result_c + winograd_panel_first(w, panel), w->in_c * w->result_c,
+        winograd_panel_width(w, panel),
+        w->result + channel * w->result_c + winograd_panel_first(w, panel), w->in_c * w->result_c,
         w->result_c);
 }
