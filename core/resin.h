@@ -249,10 +249,11 @@ RESIN_API bool resin_recording(const resin_context *context);
 
 /* How conv2d is computed: "auto" (the fastest by shape) or "direct" (no Winograd, no Strassen: exact
  * to rounding). Against float64, standard normal pixels and weights of variance 1 / (taps x
- * channels), 3x3 with stride 1 or 2 from 16 to 512 channels and 7x7 with stride 2 from 1 to 16:
- * Winograd's largest error is 3e-5 and its root mean square 2e-6, those of the direct sum 6e-6 and
- * 6e-7. Strassen's product, of 1x1 beside a batch normalization in training only, from 256 to 2048
- * channels: 1e-5 and 9e-7. See core/ops/conv_method.c and conv_strassen.c. */
+ * channels), 3x3 with stride 1 or 2 and 5x5, from 16 to 512 channels and up to 56x56 pixels, and 7x7
+ * with stride 2 from 1 to 16: Winograd's largest error is 9e-5 and its root mean square 5e-6 (up to
+ * 64 channels 3e-5 and 2e-6), those of the direct sum 2e-5 and 2e-6 (6e-6 and 7e-7). Strassen's
+ * product, of 1x1 beside a batch normalization in training only, from 256 to 2048 channels: 1e-5 and
+ * 9e-7. See core/ops/conv_method.c and conv_strassen.c. */
 RESIN_API resin_status resin_set_conv_method(resin_context *context, const char *method);
 RESIN_API const char *resin_conv_method(const resin_context *context);
 
