@@ -247,7 +247,8 @@ end
 local LIMITS = [[
 Limits in this run, %d threads: multiply-add peak %.0f GFLOP/s; memory read %.1f GB/s, copied %.1f;
 a line of the cache from thread to thread and back in %.0f ns.
-%.2f G multiply-adds, counted directly, take %.2f ms at the peak (Winograd does a quarter of them);
+%.2f G multiply-adds, counted directly, take %.2f ms at the peak (Winograd does a quarter of them,
+Strassen seven eighths);
 %.0f MB of tensors, each read and written once, take %.2f ms as copies. Times are medians.
 "conv ms" is the convolution or matrix product alone, both ways; the GFLOP/s are its own.]]
 
