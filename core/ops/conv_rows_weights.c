@@ -42,35 +42,23 @@ typedef struct weights_tile {
     int64_t column, columns;
     float *rows, *gradient, *dweights;
     int64_t blocks; /* of the products of some pixels */
-    int64_t left;   /* of them */
-    conv_fetch fetch, planned;
+    conv_fetch fetch;
     int64_t fetches[FETCHES]; /* blocks that have something to fetch */
 } weights_tile;
 
-/* Plans to fetch a part of the rows of the next pixels: whole rows in line, spread over all blocks
- * of these pixels' products; otherwise a column of lines with each of the last blocks. */
+/* Fetches a part of the rows of the next pixels: whole rows in line, spread over all blocks of
+ * these pixels' products; otherwise a column of lines with each block, until all are under way. */
 static void fetch_rows(weights_tile *t, int i, const float *next, int64_t row, int64_t floats,
                        int64_t pixels) {
-    t->planned.at[i] = next;
+    t->fetch.at[i] = next;
     if (floats == row) {
-        t->planned.step[i] = conv_divide_up(row, t->blocks);
-        t->planned.jump[i] = pixels * t->planned.step[i];
+        t->fetch.step[i] = conv_divide_up(row, t->blocks);
+        t->fetch.jump[i] = pixels * t->fetch.step[i];
         t->fetches[i] = t->blocks;
     } else {
-        t->planned.step[i] = row;
-        t->planned.jump[i] = LINE;
+        t->fetch.step[i] = row;
+        t->fetch.jump[i] = LINE;
         t->fetches[i] = conv_divide_up(floats, LINE);
-    }
-}
-
-/* Before so many blocks: begins what would not be done after them. What is fetched sooner is pushed
- * out again by the tile, which passes through the cache. */
-static void begin_fetches(weights_tile *t, int64_t blocks) {
-    for (int i = 0; i < FETCHES; i++) {
-        if (t->fetch.step[i] || t->left - blocks >= t->fetches[i]) continue;
-        t->fetch.at[i] = t->planned.at[i];
-        t->fetch.step[i] = t->planned.step[i];
-        t->fetch.jump[i] = t->planned.jump[i];
     }
 }
 
@@ -79,9 +67,7 @@ static void fetch_next(const weights_job *d, weights_tile *t, int64_t pixel, int
     int64_t next = conv_min(pixel + count, g->pixels);
     const float *x = g->source + next * g->source_step + t->depth.channel;
     int64_t dy = next * d->dy_step + t->column;
-    t->left = t->blocks;
     t->fetch = (conv_fetch){{t->rows, t->rows, t->rows}, {0}, {0}};
-    memset(t->fetches, 0, sizeof t->fetches);
     if (conv_same_pixels(g)) fetch_rows(t, 0, x, g->source_step, t->depth.channels, count);
     fetch_rows(t, 1, g->call->dy + dy, d->dy_step, t->columns, count);
     if (g->call->norm) fetch_rows(t, 2, g->call->norm->x + dy, d->dy_step, t->columns, count);
@@ -90,9 +76,8 @@ static void fetch_next(const weights_job *d, weights_tile *t, int64_t pixel, int
 /* After so many blocks. */
 static void fetch_on(weights_tile *t, int64_t blocks) {
     conv_fetch_on(&t->fetch, blocks);
-    t->left -= blocks;
     for (int i = 0; i < FETCHES; i++) {
-        if (t->fetch.step[i]) t->fetches[i] -= blocks;
+        t->fetches[i] -= blocks;
         if (t->fetches[i] <= 0) t->fetch.step[i] = t->fetch.jump[i] = 0;
     }
 }
@@ -120,14 +105,12 @@ static void add_pixels(const weights_job *d, weights_tile *t, int64_t pixel, int
     for (int64_t j = 0; j < t->columns; j += kernels->block_columns) {
         for (int64_t tap = 0; tap < t->depth.taps; tap++) {
             int64_t row = (t->depth.tap + tap) * g->group_in + t->depth.channel;
-            int64_t blocks = conv_divide_up(t->depth.channels, kernels->block_rows);
-            begin_fetches(t, blocks);
             kernels->product_fetch(1, 0, 0, t->depth.channels,
                                    (int)conv_min(kernels->block_columns, t->columns - j), count,
                                    a + tap * d->rows_plane, a_step, true, b + j, b_step,
                                    t->dweights + row * out_c + t->column + j,
                                    out_c, accumulate, &t->fetch, NULL);
-            fetch_on(t, blocks);
+            fetch_on(t, conv_divide_up(t->depth.channels, kernels->block_rows));
         }
     }
 }
