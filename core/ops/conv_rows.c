@@ -3,8 +3,9 @@
  *
  * A piece multiplies a block of pixels with a group of panels, chunk by chunk of the depth: the
  * pixels' chunk stays in the second-level cache, and what the next block reads is fetched
- * meanwhile. Where there are only a few pixels they are one block, gathered by all together, and a
- * piece packs its panels itself, right before it reads them: then each weight is read once. */
+ * meanwhile. Where there are only a few pixels they are one block, gathered by all together, or by
+ * each worker for itself if that is little, and a piece packs its panels itself, right before it
+ * reads them: then each weight is read once. */
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/ops/conv_rows.h"
@@ -18,6 +19,8 @@ enum {
     PIXELS_FLOATS = 64 << 10, /* a quarter of it, and the next block's pixels another */
     FEW_PIXELS = 512,
     FEW_FLOATS = 4 << 20, /* of all that few pixels gather, at most */
+    OWN_FLOATS = 256 << 10, /* of them, that each worker gathers for itself, at most */
+    FLAG_STEP = 8, /* from worker to worker: a line of the cache */
     CHUNK_DEPTH = 1152,
     STRASSEN_PIXELS = 56, /* of whose sums there are as many, */
     STRASSEN_DEPTH = 576, /* in chunks of so much at most */
@@ -43,7 +46,8 @@ typedef struct rows_job {
     int64_t chunk_taps, chunk_channels, channel_chunks, chunks;
     int64_t blocks, block_pixels, block_groups, panel_groups;
     int64_t plane;              /* floats of a gathered tap */
-    float *rows, *sums, *panel; /* scratch of each worker; `rows` of all, if there are few pixels */
+    float *rows, *sums, *panel; /* scratch of each worker; `rows` of all, if there are few pixels, */
+    int64_t *gathered;          /* unless each gathers them for itself: then whether it has */
     float *seven; /* and for Strassen's product */
     int64_t rows_size, sums_size, panel_size;
 } rows_job;
@@ -285,13 +289,44 @@ static void find_blocks(const rows_job *d, int64_t piece, int64_t *first, int64_
     }
 }
 
+/* Some pixels, all chunks. */
+static void gather_few(const rows_job *d, int64_t first, int64_t last, float *rows) {
+    for (int64_t chunk = 0; chunk < d->chunks; chunk++) {
+        conv_depth depth = chunk_depth(d, chunk);
+        conv_gather_rows(&d->grid, d->norm, first, last - first, depth,
+                         rows + chunk_place(d, chunk) + first * conv_row_floats(depth.channels),
+                         d->plane);
+    }
+}
+
+/* For all pieces. */
+static void gather_piece(void *argument, int64_t piece, int worker) {
+    (void)worker;
+    const rows_job *d = argument;
+    int64_t first, last;
+    resin_piece_bounds(d->grid.pixels, conv_divide_up(d->grid.pixels, GATHER_PIXELS), piece, &first,
+                       &last);
+    gather_few(d, first, last, d->rows);
+}
+
+/* The rows that a worker's blocks are gathered into, or few pixels' rows themselves. What a worker
+ * gathers again takes less time than to get what another has gathered out of that one's cache. */
+static float *find_rows(const rows_job *d, int worker) {
+    float *rows = d->rows + worker * d->rows_size;
+    if (!d->few) return rows;
+    if (!d->gathered) return d->rows;
+    if (!d->gathered[worker * FLAG_STEP]) gather_few(d, 0, d->grid.pixels, rows);
+    d->gathered[worker * FLAG_STEP] = 1;
+    return rows;
+}
+
 static void block_piece(void *argument, int64_t piece, int worker) {
     const rows_job *d = argument;
     const conv_grid *g = &d->grid;
     rows_piece p = {.sums = d->sums + worker * d->sums_size,
                     .weights = d->panel + worker * d->panel_size,
                     .seven = d->seven + worker * d->strassen.scratch};
-    float *rows = d->rows + (d->few ? 0 : worker * d->rows_size);
+    float *rows = find_rows(d, worker);
     int64_t block, block_last, next, next_last;
     resin_piece_bounds(g->panels, d->panel_groups, piece % d->panel_groups, &p.panel,
                        &p.panel_last);
@@ -307,20 +342,6 @@ static void block_piece(void *argument, int64_t piece, int worker) {
     }
 }
 
-/* Some pixels, all chunks: for all pieces. */
-static void gather_piece(void *argument, int64_t piece, int worker) {
-    (void)worker;
-    const rows_job *d = argument;
-    int64_t first, last;
-    resin_piece_bounds(d->grid.pixels, conv_divide_up(d->grid.pixels, GATHER_PIXELS), piece, &first,
-                       &last);
-    for (int64_t chunk = 0; chunk < d->chunks; chunk++) {
-        conv_depth depth = chunk_depth(d, chunk);
-        conv_gather_rows(&d->grid, d->norm, first, last - first, depth,
-                         d->rows + chunk_place(d, chunk) + first * conv_row_floats(depth.channels),
-                         d->plane);
-    }
-}
 
 bool conv_rows_fit(const conv_grid *g) {
     int64_t taps = g->h.taps * g->w.taps;
@@ -399,18 +420,31 @@ static void cut(rows_job *d) {
     d->panel_size = d->packs ? chunk * g->call->kernels->block_columns : 0;
 }
 
+/* Room for gathered rows; few pixels that are for all workers are gathered now. */
+static resin_status reserve_rows(resin_context *context, rows_job *d) {
+    int64_t workers = resin_workers(context);
+    bool own = !d->few || d->rows_size <= OWN_FLOATS;
+    RESIN_TRY(conv_reserve(context, own ? workers : 1, d->rows_size, &d->rows));
+    if (!d->few || d->in_place) return RESIN_OK;
+    if (!own) {
+        resin_parallel(context, conv_divide_up(d->grid.pixels, GATHER_PIXELS), gather_piece, d);
+        return RESIN_OK;
+    }
+    size_t size = (size_t)(workers * FLAG_STEP) * sizeof *d->gathered;
+    RESIN_TRY(resin_allocate(context, size, (void **)&d->gathered));
+    memset(d->gathered, 0, size);
+    return RESIN_OK;
+}
+
 static resin_status run(resin_context *context, rows_job *d) {
     int64_t workers = resin_workers(context);
     if (d->strassen.chunks > 0) RESIN_TRY(conv_strassen_pack(context, &d->grid, &d->strassen));
     else if (!d->packs) RESIN_TRY(conv_pack_weights(context, &d->grid));
     RESIN_TRY(conv_reserve(context, workers, d->strassen.chunks > 0 ? d->strassen.scratch : 0,
                            &d->seven));
-    RESIN_TRY(conv_reserve(context, d->few ? 1 : workers, d->rows_size, &d->rows));
     RESIN_TRY(conv_reserve(context, workers, d->sums_size, &d->sums));
     RESIN_TRY(conv_reserve(context, workers, d->panel_size, &d->panel));
-    if (d->few && !d->in_place) {
-        resin_parallel(context, conv_divide_up(d->grid.pixels, GATHER_PIXELS), gather_piece, d);
-    }
+    RESIN_TRY(reserve_rows(context, d));
     int64_t pieces = d->block_groups * d->panel_groups;
     if (d->watch) RESIN_TRY(d->watch->begin(d->watch, d->grid.result, d->grid.result_c, pieces));
     resin_parallel(context, pieces, block_piece, d);
@@ -440,6 +474,7 @@ resin_status conv_rows_run(resin_context *context, const conv_grid *grid) {
     resin_status status = run(context, &d);
     resin_deallocate(context, d.grid.weights);
     resin_deallocate(context, d.rows);
+    resin_deallocate(context, d.gathered);
     resin_deallocate(context, d.sums);
     resin_deallocate(context, d.panel);
     resin_deallocate(context, d.seven);
