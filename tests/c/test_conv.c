@@ -381,7 +381,7 @@ static const conv_shape large_shapes[] = {
     {3, 28, 28, 256, 0, 0, 256, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1},
     /* By phases: chunks and blocks, slices, vectors and panels that are not full, tiles that are
      * not, each parity of the padding, rows cut into bands. */
-    {33, 31, 29, 60, 0, 0, 100, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1},
+    {33, 31, 29, 36, 0, 0, 40, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1},
     {60, 17, 18, 33, 0, 0, 64, 3, 3, 2, 2, 0, 2, 1, 0, 1, 1, 1},
     {2, 32, 33, 72, 0, 0, 300, 3, 3, 2, 2, 1, 0, 0, 1, 1, 1, 1},
     {2, 33, 700, 18, 0, 0, 48, 3, 3, 2, 2, 2, 1, 0, 1, 1, 1, 1},
