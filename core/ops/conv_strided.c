@@ -13,7 +13,7 @@ enum {
     EVEN_BLOCKS = 4,      /* their number is a multiple of it */
     PIECES = 64,          /* of work, at most */
     WATCHED_TILES = 256,  /* a smaller result stays in a cache anyhow */
-    DEEP = 128,           /* products of one sum, at most */
+    DEEP = 256,           /* products of one sum, at most */
     WEIGHT_CHANNELS = 16, /* that are transformed at a time */
     LARGEST_PANEL = 32
 };
