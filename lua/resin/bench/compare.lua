@@ -283,8 +283,8 @@ local ABOUT = [[
 Ratio: how many times as long %s takes, the median of the rounds; PyTorch by the faster of its
 memory formats.
 Memory: resin's peak beside PyTorch's. Multiply-add peak of the rows %s GFLOP/s, memory read
-%s GB/s, copied %s GB/s; a line of the cache from thread to thread and back (handover) %s ns.
-GFLOP/s count direct convolutions, whatever the method.]]
+%s GB/s, copied %s GB/s; a line of the cache from thread to thread and back (handover)
+%s ns. GFLOP/s count direct convolutions, whatever the method.]]
 
 -- "250 to 260": the least and the most of all rows; far apart on a machine that was busy.
 local function range_of(results, field)
