@@ -39,10 +39,10 @@ local history = train.fit(model, train_set, {
     },
     checkpoint = {folder .. "/checkpoint", every_steps = 1}, resume = true, verbose = false,
 })
-print("stopped: " .. tostring(history.stopped))
 
 for _, row in ipairs(history) do
     row.seconds, row.waited, row.val_seconds = nil, nil, nil
 end
 model:save(folder .. "/weights")
 history_text.write_file(folder .. "/history", history_text.encode_rows(history))
+print("stopped: " .. tostring(history.stopped)) -- last: who reads it reads the files
