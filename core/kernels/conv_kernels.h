@@ -5,8 +5,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Points of a Winograd tile F(4x4, 3x3): 6 x 6 in, 4 x 4 out. */
+/* Points of a Winograd tile: 6 x 6 pixels in. Out come, in one direction, as many as leave the taps
+ * within those: 4 for 3 taps, 2 for 5. */
 enum { WINOGRAD_POINTS = 36 };
+static inline int winograd_outputs(int64_t taps) { return (int)(7 - taps); }
 enum {
     WINOGRAD_LINE = 16,                 /* floats of a cache line */
     WINOGRAD_ROW = 64,         /* floats of a row of v, for few tiles */

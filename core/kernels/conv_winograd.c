@@ -11,8 +11,6 @@
 
 enum { OUTPUTS = 4, TAPS = 5 }; /* in one direction, at most */
 
-static ALWAYS_INLINE int outputs_of(const int taps) { return 7 - taps; }
-
 /* A^T m */
 static ALWAYS_INLINE void transform_output(const int taps, const vfloat m[6], vfloat y[OUTPUTS]) {
     vfloat sum = m[1] + m[2], difference = m[1] - m[2];
@@ -141,7 +139,7 @@ static ALWAYS_INLINE void output_vector(const int taps, const output_kind kind, 
                                         int64_t pixel_step, const conv_epilogue *epilogue,
                                         int64_t channel) {
     static const float zeros[VECTOR_FLOATS];
-    const int outputs = outputs_of(taps);
+    const int outputs = winograd_outputs(taps);
     vfloat half[OUTPUTS][6];
     int64_t line = 6 * plane; /* three lines to a pointer: the processor multiplies in the load */
     const float *upper = m, *lower = m + 3 * line;
@@ -191,7 +189,7 @@ static ALWAYS_INLINE void output_vector(const int taps, const output_kind kind, 
 
 static ALWAYS_INLINE void gradient_vector(const int taps, const float *pixels, int64_t row_step,
                                           int64_t pixel_step, float *m, int64_t plane) {
-    const int outputs = outputs_of(taps);
+    const int outputs = winograd_outputs(taps);
     vfloat half[6][OUTPUTS];
     UNROLL
     for (int x = 0; x < outputs; x++) {
@@ -284,7 +282,7 @@ void KERNEL(winograd_input)(int taps, int64_t tiles, int64_t channels, const flo
         for (int64_t c = 0; c < channels; c += VECTOR_FLOATS) {
             input_vector(pixels + c, row_step, pixel_step, v + c, plane);
         }
-        pixels += outputs_of(taps) * pixel_step;
+        pixels += winograd_outputs(taps) * pixel_step;
         v += v_step;
     }
 }
@@ -297,7 +295,7 @@ static ALWAYS_INLINE void gradient_tiles(const int taps, int64_t tiles, int64_t 
         for (int64_t c = 0; c < channels; c += VECTOR_FLOATS) {
             gradient_vector(taps, pixels + c, row_step, pixel_step, m + c, plane);
         }
-        pixels += outputs_of(taps) * pixel_step;
+        pixels += winograd_outputs(taps) * pixel_step;
         m += m_step;
     }
 }
@@ -370,7 +368,7 @@ void KERNEL(winograd_output)(int taps, int64_t channels, const float *m, int64_t
     output_function *output = choose_output(taps, epilogue ? OUTPUT_FINISHED
                                                   : add    ? OUTPUT_SUM
                                                            : OUTPUT_VALUE);
-    bool whole = rows == outputs_of(taps) && columns == outputs_of(taps);
+    bool whole = rows == winograd_outputs(taps) && columns == winograd_outputs(taps);
     for (int64_t c = 0; c < channels; c += VECTOR_FLOATS) {
         if (channels - c < VECTOR_FLOATS || !whole) {
             int64_t some = channels - c < VECTOR_FLOATS ? channels - c : VECTOR_FLOATS;

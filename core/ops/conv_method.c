@@ -95,7 +95,7 @@ static double winograd_cost(const conv_shape *s, conv_pass pass) {
     int64_t in = (back ? s->out_c : s->in_c) / s->groups;
     int64_t out = (back ? s->in_c : s->out_c) / s->groups;
     int64_t height = back ? s->in_h : s->out_h, width = back ? s->in_w : s->out_w;
-    int64_t outputs = 7 - s->kernel_h; /* of a tile, in one direction */
+    int64_t outputs = winograd_outputs(s->kernel_h);
     double tiles = (double)(s->batch * conv_divide_up(height, outputs) *
                             conv_divide_up(width, outputs));
     double group = tiles * (WINOGRAD_POINTS * (double)in * padded(out) + TILE_SOURCE * padded(in) +

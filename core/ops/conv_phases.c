@@ -79,9 +79,7 @@ static phases describe(const conv_call *call) {
     int64_t most = BAND_TILES;
     if (call->pass == CONV_BACKWARD_WEIGHTS)
         most = conv_min(most, conv_max(GRADIENT_FLOATS / (OUTPUTS * OUTPUTS * p.width), 1));
-    p.cuts = conv_divide_up(p.tiles_w, most);
-    p.band_tiles = conv_divide_up(p.tiles_w, p.cuts);
-    p.cuts = conv_divide_up(p.tiles_w, p.band_tiles);
+    conv_cut_row(p.tiles_w, most, &p.cuts, &p.band_tiles);
     p.image_strips = conv_divide_up(p.tiles_h, STRIP_BANDS);
     p.strips = s->batch * p.image_strips * p.cuts;
     p.row_plane = (OUTPUTS * p.band_tiles + TAPS - 1) * p.depth + LINE;

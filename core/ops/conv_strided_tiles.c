@@ -39,9 +39,7 @@ strided strided_describe(const conv_call *call) {
 
 void strided_cut(strided *s, int64_t band_tiles, int64_t blocks, int64_t slice) {
     int64_t channels = s->source.channels;
-    s->cuts = conv_divide_up(s->tiles_w, band_tiles);
-    s->band_tiles = conv_divide_up(s->tiles_w, s->cuts);
-    s->cuts = conv_divide_up(s->tiles_w, s->band_tiles);
+    conv_cut_row(s->tiles_w, band_tiles, &s->cuts, &s->band_tiles);
     s->bands = s->tiles / s->tiles_w * s->cuts;
     s->blocks = conv_min(blocks, s->bands);
     s->block_tiles = conv_divide_up(s->bands, s->blocks) * s->band_tiles;

@@ -70,3 +70,8 @@ void conv_copy_strip(const conv_source *source, const conv_strip *strip, float *
         clear(to + (before + inside) * strip->pixel_step, after * strip->pixel_step);
     }
 }
+
+void conv_cut_row(int64_t tiles, int64_t most, int64_t *bands, int64_t *band_tiles) {
+    *band_tiles = conv_divide_up(tiles, conv_divide_up(tiles, conv_max(most, 1)));
+    *bands = conv_divide_up(tiles, *band_tiles);
+}

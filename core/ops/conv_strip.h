@@ -22,6 +22,10 @@ typedef struct conv_strip {
                            lies between is zero */
 } conv_strip;
 
+/* Cuts a row of tiles into bands of at most so many tiles, as even as can be: how many there are, and
+ * the tiles of one, at most. */
+void conv_cut_row(int64_t tiles, int64_t most, int64_t *bands, int64_t *band_tiles);
+
 /* Copies a strip: rows * columns * pixel_step floats. */
 void conv_copy_strip(const conv_source *source, const conv_strip *strip, float *to);
 

@@ -315,9 +315,8 @@ static resin_status run_slices(resin_context *context, winograd *w) {
     w->u_size = WINOGRAD_POINTS * (w->slice_width * kernels->block_columns + WINOGRAD_LINE);
     w->m_size = WINOGRAD_POINTS * (w->block_tiles * kernels->block_columns + WINOGRAD_LINE);
     bool own = w->blocks == 1;
-    w->some_groups = conv_min(conv_max(SOME_FLOATS / (w->slices * w->blocks * w->v_size), 1),
-                              w->groups);
-    if (own) w->some_groups = w->groups;
+    int64_t some = conv_max(SOME_FLOATS / (w->slices * w->blocks * w->v_size), 1);
+    w->some_groups = own ? w->groups : conv_min(some, w->groups);
     RESIN_TRY(own ? winograd_reserve_own_v(context, w) : winograd_reserve_v(context, w));
     RESIN_TRY(conv_reserve(context, workers, w->u_size, &w->u));
     RESIN_TRY(conv_reserve(context, workers, w->m_size, &w->m));

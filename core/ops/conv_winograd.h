@@ -111,8 +111,6 @@ void winograd_weights_result(const winograd *w, int64_t panel, int64_t channel, 
 /* Tiles that a worker takes at a time: v and m stay in its second-level cache. */
 int64_t winograd_block_tiles(const conv_kernels *kernels);
 winograd winograd_describe(const conv_call *call);
-/* Outputs of a tile, in one direction, for so many taps: together they read six pixels. */
-static inline int winograd_outputs(int64_t taps) { return (int)(7 - taps); }
 
 /* Forward and backward-data: u of all weights, reserved and made. */
 resin_status winograd_make_u(resin_context *context, winograd *w);

@@ -28,9 +28,7 @@ int64_t winograd_band_tile(const winograd *w, int64_t band) {
 }
 
 void winograd_cut(winograd *w, int64_t tiles) {
-    w->cuts = conv_divide_up(w->tiles_w, conv_max(tiles, 1));
-    w->band_tiles = conv_divide_up(w->tiles_w, w->cuts);
-    w->cuts = conv_divide_up(w->tiles_w, w->band_tiles);
+    conv_cut_row(w->tiles_w, tiles, &w->cuts, &w->band_tiles);
     w->bands = w->tiles / w->tiles_w * w->cuts;
     int64_t bands = conv_max((tiles + w->band_tiles / 2) / w->band_tiles, 1);
     w->blocks = conv_divide_up(w->bands, bands);
